@@ -1,0 +1,2 @@
+//! The `parsercraft-guard` command.
+fn main() {}

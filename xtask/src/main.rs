@@ -1,0 +1,2 @@
+//! Workflows of this workspace.
+fn main() {}
