@@ -1,1 +1,37 @@
-//! resilience-core
+#![doc = include_str!("../README.md")]
+//!
+//! # How the crate is built
+//! A policy is a state machine that never sleeps, spawns or does I/O: it is told the time and answers with a
+//! decision. Thin shells turn decisions into behaviour, blocking ([`Pipeline::call`]) or async
+//! ([`Pipeline::call_async`]), over the same state. This crate knows nothing of health checks, audit logs or
+//! guards: it emits [`Event`]s, they listen.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod circuit_breaker;
+pub mod class;
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod event;
+pub mod outcome;
+pub mod pipeline;
+pub mod rate_limiter;
+pub mod registry;
+pub mod retry;
+
+mod sync;
+mod timers;
+mod window;
+
+pub use circuit_breaker::{BreakerState, CircuitBreaker};
+pub use class::{Category, Class, Classify, Severity};
+pub use clock::{Clock, Instant, ManualClock};
+pub use config::ConfigError;
+pub use context::{ErrorContext, ErrorId};
+pub use event::{Event, Observer, Observers};
+pub use outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
+pub use pipeline::{Attempt, CallOptions, Pipeline};
+pub use rate_limiter::RateLimiter;
+pub use registry::Registry;
+pub use retry::{Backoff, Jitter, Retry};

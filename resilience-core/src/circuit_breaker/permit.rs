@@ -1,0 +1,51 @@
+//! The right to make one call. A permit always comes back: settled with an outcome, or by being dropped.
+
+use std::fmt;
+
+use super::CircuitBreaker;
+use crate::clock::Instant;
+use crate::outcome::Outcome;
+
+/// What the state machine remembers of an admitted call. Whoever holds one must settle it exactly once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Token {
+    /// The generation that admitted the call.
+    pub(crate) generation: u64,
+    /// When the call began; only kept where slow calls count.
+    pub(crate) started: Option<Instant>,
+}
+
+/// The right to make one call, given by [`CircuitBreaker::try_acquire`].
+#[must_use = "a permit that is dropped counts as a cancelled call"]
+pub struct Permit<'a> {
+    breaker: &'a CircuitBreaker,
+    token: Option<Token>,
+}
+
+impl<'a> Permit<'a> {
+    pub(super) fn new(breaker: &'a CircuitBreaker, token: Token) -> Self {
+        Self { breaker, token: Some(token) }
+    }
+
+    /// Tells the breaker how the call ended.
+    pub fn settle(mut self, outcome: &Outcome) {
+        if let Some(token) = self.token.take() {
+            self.breaker.settle(token, outcome);
+        }
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if let Some(token) = self.token.take() {
+            let outcome = if std::thread::panicking() { Outcome::Panicked } else { Outcome::Cancelled };
+            self.breaker.settle(token, &outcome);
+        }
+    }
+}
+
+impl fmt::Debug for Permit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("breaker", &self.breaker.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,262 @@
+//! What an error means to the policies: category × severity × fault × retryable × retry-after.
+//! Classification looks at errors only; it holds no state and decides nothing itself.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// What kind of thing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Category {
+    /// The caller's input was wrong; the dependency did its job by saying so.
+    Validation,
+    /// The dependency could not be reached or the connection broke.
+    Network,
+    /// No answer within the time allowed.
+    Timeout,
+    /// Something ran out: memory, descriptors, disk, quota.
+    Resource,
+    /// The dependency failed inside: a panic, an abort, a 500.
+    Internal,
+    /// Nothing is known about the error.
+    Unknown,
+}
+
+impl Category {
+    /// Every category, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Validation, Self::Network, Self::Timeout, Self::Resource, Self::Internal, Self::Unknown];
+
+    /// The name used in metrics, logs, configuration and audit records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Network => "network",
+            Self::Timeout => "timeout",
+            Self::Resource => "resource",
+            Self::Internal => "internal",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Severity {
+    /// Expected in normal operation.
+    Low,
+    /// Someone should look when there are many.
+    Medium,
+    /// Someone should look soon.
+    High,
+    /// Someone should look now.
+    Critical,
+}
+
+impl Severity {
+    /// Every severity, mildest first.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// The name used in metrics, logs, configuration and audit records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Whose fault an error is. Only the dependency's own faults move a circuit breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Fault {
+    /// The caller asked for something wrong.
+    Caller,
+    /// The thing that was called.
+    Dependency,
+    /// A policy on this side refused the call: the dependency never saw it.
+    Policy,
+}
+
+/// What an error means: the answer of [`Classify`].
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Category, Class, Severity};
+///
+/// let busy = Class::of(Category::Resource).severity(Severity::High).retry_after(Duration::from_secs(2));
+/// assert!(busy.retryable);
+/// assert!(!Class::of(Category::Validation).retryable);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Class {
+    /// What kind of thing went wrong.
+    pub category: Category,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// Whether the same call may succeed when repeated.
+    pub retryable: bool,
+    /// How long the dependency asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl Class {
+    /// The usual meaning of a category: network, timeout and resource errors are retryable; a validation error is
+    /// the caller's fault, everything else the dependency's.
+    pub const fn of(category: Category) -> Self {
+        let (severity, retryable) = match category {
+            Category::Validation => (Severity::Low, false),
+            Category::Network => (Severity::High, true),
+            Category::Timeout => (Severity::Medium, true),
+            Category::Resource => (Severity::High, true),
+            Category::Internal => (Severity::High, false),
+            Category::Unknown => (Severity::Medium, false),
+        };
+        let fault = match category {
+            Category::Validation => Fault::Caller,
+            _ => Fault::Dependency,
+        };
+        Self { category, severity, fault, retryable, retry_after: None }
+    }
+
+    /// The same with another severity.
+    #[must_use]
+    pub const fn severity(mut self, severity: Severity) -> Self {
+        self.severity = severity;
+        self
+    }
+
+    /// The same with another fault.
+    #[must_use]
+    pub const fn fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    /// The same, retryable or not.
+    #[must_use]
+    pub const fn retryable(mut self, retryable: bool) -> Self {
+        self.retryable = retryable;
+        self
+    }
+
+    /// The same with the dependency's own word on when to come back; implies retryable.
+    #[must_use]
+    pub const fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self.retryable = true;
+        self
+    }
+}
+
+/// Says what an error means. Implement it for your error type; where that is not possible, give a closure to
+/// [`Pipeline::classified_by`](crate::Pipeline::classified_by).
+///
+/// ```
+/// use resilience_core::{Category, Class, Classify};
+///
+/// enum StoreError { NoSuchKey, Disconnected }
+///
+/// impl Classify for StoreError {
+///     fn class(&self) -> Class {
+///         match self {
+///             Self::NoSuchKey => Class::of(Category::Validation),
+///             Self::Disconnected => Class::of(Category::Network),
+///         }
+///     }
+/// }
+/// # assert!(StoreError::Disconnected.class().retryable);
+/// # assert!(!StoreError::NoSuchKey.class().retryable);
+/// ```
+pub trait Classify {
+    /// What this error means.
+    fn class(&self) -> Class;
+}
+
+impl<T: Classify + ?Sized> Classify for &T {
+    fn class(&self) -> Class {
+        (**self).class()
+    }
+}
+
+impl<T: Classify + ?Sized> Classify for Box<T> {
+    fn class(&self) -> Class {
+        (**self).class()
+    }
+}
+
+impl Classify for io::Error {
+    fn class(&self) -> Class {
+        self.kind().class()
+    }
+}
+
+impl Classify for io::ErrorKind {
+    fn class(&self) -> Class {
+        use io::ErrorKind as Kind;
+        match self {
+            Kind::NotFound | Kind::InvalidInput | Kind::InvalidData | Kind::AlreadyExists | Kind::PermissionDenied => {
+                Class::of(Category::Validation)
+            }
+            Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::NotConnected
+            | Kind::BrokenPipe
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::UnexpectedEof => Class::of(Category::Network),
+            Kind::TimedOut => Class::of(Category::Timeout),
+            Kind::Interrupted | Kind::WouldBlock => Class::of(Category::Resource).severity(Severity::Low),
+            Kind::OutOfMemory | Kind::ResourceBusy | Kind::QuotaExceeded => Class::of(Category::Resource),
+            // Waiting does not empty a disk.
+            Kind::StorageFull => Class::of(Category::Resource).severity(Severity::Critical).retryable(false),
+            _ => Class::of(Category::Unknown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_mistakes_are_never_the_dependencys_fault() {
+        for category in Category::ALL {
+            let expected = if category == Category::Validation { Fault::Caller } else { Fault::Dependency };
+            assert_eq!(Class::of(category).fault, expected, "{category}");
+        }
+    }
+
+    #[test]
+    fn connection_and_timeout_errors_are_retryable_and_bad_input_is_not() {
+        for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
+            assert!(io::Error::from(kind).class().retryable, "{kind:?}");
+        }
+        for kind in [io::ErrorKind::InvalidInput, io::ErrorKind::NotFound, io::ErrorKind::StorageFull] {
+            assert!(!io::Error::from(kind).class().retryable, "{kind:?}");
+        }
+    }
+}

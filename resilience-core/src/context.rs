@@ -1,0 +1,249 @@
+//! One handled error as a record: what happened, when, to whom, after how many attempts.
+//! A context is bounded in size whatever the error says, and its id sorts by time. It is data; it does nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use crate::class::{Class, Classify};
+use crate::clock::Clock;
+
+/// The longest message or detail kept, in bytes; what is longer is cut at a character and ends in `…`.
+pub const MAX_TEXT_BYTES: usize = 2048;
+/// The most causes kept of a source chain.
+pub const MAX_CAUSES: usize = 8;
+/// The most details kept per context; further keys are refused and counted in `details_dropped`.
+pub const MAX_DETAILS: usize = 32;
+
+/// Identifies one error occurrence. 128 bits in the layout of a version 7 UUID (RFC 9562): ids made by one process
+/// sort in the order they were made, and ids of many processes sort by time to the millisecond.
+///
+/// ```
+/// use resilience_core::{Clock, ErrorId};
+///
+/// let clock = Clock::system();
+/// let (first, second) = (ErrorId::new(&clock), ErrorId::new(&clock));
+/// assert!(first < second);
+/// assert_eq!(first.to_string().parse::<ErrorId>(), Ok(first));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ErrorId(u128);
+
+impl ErrorId {
+    /// A new id, later than every id this process made before, whatever the wall clock does.
+    pub fn new(clock: &Clock) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let millis =
+            clock.wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis()) & 0xFFFF_FFFF_FFFF;
+        // 48 bits of milliseconds and a 12-bit counter that carries into them when a millisecond is full.
+        let candidate = u64::try_from(millis).unwrap_or(0) << 12;
+        let next = |last: u64| candidate.max(last.saturating_add(1));
+        // Relaxed: only the number itself matters, nothing is published through it.
+        let stamp = match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))) {
+            Ok(last) | Err(last) => next(last),
+        };
+        let random = u128::from(fastrand::u64(..)) & 0x3FFF_FFFF_FFFF_FFFF;
+        let stamp = u128::from(stamp);
+        Self((stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | random)
+    }
+
+    /// The id as a number.
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for ErrorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.0;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            id >> 96,
+            (id >> 80) & 0xFFFF,
+            (id >> 64) & 0xFFFF,
+            (id >> 48) & 0xFFFF,
+            id & 0xFFFF_FFFF_FFFF
+        )
+    }
+}
+
+impl fmt::Debug for ErrorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not an error id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an error id; allowed: 32 hexadecimal digits as 8-4-4-4-12")]
+pub struct ParseErrorIdError(String);
+
+impl FromStr for ErrorId {
+    type Err = ParseErrorIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || ParseErrorIdError(cut(text, 64));
+        let bytes = text.as_bytes();
+        let dashes = [8, 13, 18, 23];
+        if bytes.len() != 36 || !dashes.iter().all(|&at| bytes[at] == b'-') {
+            return Err(bad());
+        }
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        u128::from_str_radix(&digits, 16).map(Self).map_err(|_| bad())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for ErrorId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for ErrorId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One error, as it was handled.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ErrorContext {
+    /// Identifies the occurrence.
+    pub id: ErrorId,
+    /// What the error means.
+    pub class: Class,
+    /// The error's own text.
+    pub message: String,
+    /// Which part of the system it happened in.
+    pub component: String,
+    /// What was being done.
+    pub operation: String,
+    /// When it was handled, by the wall clock.
+    pub at: SystemTime,
+    /// How many attempts had been made.
+    pub attempts: u32,
+    /// The causes behind the error, nearest first.
+    pub causes: Vec<String>,
+    /// Free details.
+    pub details: BTreeMap<String, String>,
+    /// How many details did not fit.
+    pub details_dropped: u32,
+    /// The trace or correlation id, when the caller has one.
+    pub trace: Option<String>,
+}
+
+impl ErrorContext {
+    /// The context of `error`, which happened in `component` while doing `operation`.
+    pub fn new<E>(clock: &Clock, component: &str, operation: &str, error: &E) -> Self
+    where
+        E: Classify + std::error::Error + ?Sized,
+    {
+        let causes = std::iter::successors(error.source(), |cause| cause.source())
+            .take(MAX_CAUSES)
+            .map(|cause| cut(&cause.to_string(), MAX_TEXT_BYTES))
+            .collect();
+        Self {
+            id: ErrorId::new(clock),
+            class: error.class(),
+            message: cut(&error.to_string(), MAX_TEXT_BYTES),
+            component: cut(component, MAX_TEXT_BYTES),
+            operation: cut(operation, MAX_TEXT_BYTES),
+            at: clock.wall(),
+            attempts: 1,
+            causes,
+            details: BTreeMap::new(),
+            details_dropped: 0,
+            trace: None,
+        }
+    }
+
+    /// The same after `attempts` attempts.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// The same with one more detail, as far as there is room.
+    #[must_use]
+    pub fn detail(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
+        let key = cut(&key.into(), MAX_TEXT_BYTES);
+        if self.details.len() < MAX_DETAILS || self.details.contains_key(&key) {
+            self.details.insert(key, cut(&value.to_string(), MAX_TEXT_BYTES));
+        } else {
+            self.details_dropped += 1;
+        }
+        self
+    }
+
+    /// The same as part of a trace.
+    #[must_use]
+    pub fn trace(mut self, trace: impl Into<String>) -> Self {
+        self.trace = Some(cut(&trace.into(), MAX_TEXT_BYTES));
+        self
+    }
+}
+
+/// At most `limit` bytes of `text`, cut between characters and marked when cut.
+fn cut(text: &str, limit: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let mut end = limit - MARK.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{MARK}", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::time::Duration;
+
+    #[test]
+    fn ids_sort_in_the_order_they_were_made_even_when_the_wall_clock_steps_back() {
+        let (clock, time) = Clock::manual();
+        let mut ids = Vec::new();
+        for step in 0..10_000_u64 {
+            if step == 5_000 {
+                time.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+            }
+            ids.push(ErrorId::new(&clock));
+        }
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn an_id_is_a_version_7_uuid() {
+        let text = ErrorId::new(&Clock::system()).to_string();
+        assert_eq!((text.len(), &text[14..15]), (36, "7"));
+        assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"), "{text}");
+        for bad in ["", "x", "0192-", "+1920000-0000-7000-8000-000000000000", "é1920000-0000-7000-8000-00000000000"] {
+            assert!(bad.parse::<ErrorId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_context_is_bounded_whatever_the_error_says() {
+        let error = io::Error::other("é".repeat(1_000_000));
+        let mut context = ErrorContext::new(&Clock::system(), "registry", "fetch", &error);
+        assert!(context.message.len() <= MAX_TEXT_BYTES && context.message.ends_with('…'));
+        for number in 0..100 {
+            context = context.detail(format!("key-{number}"), number);
+        }
+        assert_eq!((context.details.len(), context.details_dropped), (MAX_DETAILS, 68));
+    }
+}

@@ -1,0 +1,251 @@
+//! What the policies tell the outside: one event type, one observer trait.
+//! Observers are isolated: one that panics is removed, and none runs under a policy's lock.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::circuit_breaker::BreakerState;
+use crate::class::{Class, Severity};
+use crate::context::ErrorContext;
+use crate::outcome::{Outcome, Rejection, Stopped};
+
+/// Something a policy did or decided. Borrowed: an observer copies what it wants to keep.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A call through a pipeline ended.
+    #[non_exhaustive]
+    CallFinished {
+        /// The pipeline's name.
+        pipeline: &'a str,
+        /// How it ended.
+        outcome: &'a Outcome,
+        /// How many times the operation was started.
+        attempts: u32,
+        /// From the call to its end, waits included.
+        elapsed: Duration,
+        /// Why no further attempt was made, when the call failed under a retry.
+        stopped: Option<Stopped>,
+    },
+    /// An attempt failed and another one will be made.
+    #[non_exhaustive]
+    RetryScheduled {
+        /// The pipeline's name.
+        pipeline: &'a str,
+        /// The attempt that failed, counted from 1.
+        attempt: u32,
+        /// The pause before the next one.
+        delay: Duration,
+        /// What the failure meant.
+        class: Class,
+    },
+    /// A policy refused a call.
+    #[non_exhaustive]
+    Rejected {
+        /// Who refused it and why.
+        rejection: &'a Rejection,
+    },
+    /// A circuit breaker changed its state.
+    #[non_exhaustive]
+    BreakerStateChanged {
+        /// The breaker's name.
+        breaker: &'a str,
+        /// The state it left.
+        from: BreakerState,
+        /// The state it is in now.
+        to: BreakerState,
+        /// Counts the breaker's state changes.
+        generation: u64,
+    },
+    /// An error was handled by a [`Registry`](crate::Registry).
+    #[non_exhaustive]
+    ErrorHandled {
+        /// Everything known about it.
+        context: &'a ErrorContext,
+    },
+    /// Something worth recording in a component built on this crate: a restart, a degraded answer, a bad checksum.
+    #[non_exhaustive]
+    Notice {
+        /// The component that speaks.
+        component: &'a str,
+        /// What happened, as a fixed term (`restarted`, `served_stale`, …).
+        action: &'a str,
+        /// What it happened to.
+        resource: &'a str,
+        /// How bad it is.
+        severity: Severity,
+        /// More, for people.
+        detail: &'a str,
+    },
+}
+
+impl<'a> Event<'a> {
+    /// A notice of a component built on this crate.
+    pub const fn notice(
+        component: &'a str,
+        action: &'a str,
+        resource: &'a str,
+        severity: Severity,
+        detail: &'a str,
+    ) -> Self {
+        Self::Notice { component, action, resource, severity, detail }
+    }
+}
+
+/// Listens to what policies do.
+///
+/// Runs on the thread of the call it hears about: it must be quick and must not block. One that panics is heard no
+/// more; the panic is logged once and the call goes on.
+pub trait Observer: Send + Sync {
+    /// Called once per event.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync> Observer for F {
+    fn on_event(&self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+struct Slot {
+    observer: Arc<dyn Observer>,
+    removed: AtomicBool,
+}
+
+/// Who listens. Cheap to clone; empty by default, and then it costs one branch.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+/// use resilience_core::{CircuitBreaker, Event, Observers};
+///
+/// let opened = Arc::new(AtomicU32::new(0));
+/// let count = Arc::clone(&opened);
+/// let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
+///     if let Event::BreakerStateChanged { .. } = event {
+///         count.fetch_add(1, Ordering::Relaxed);
+///     }
+/// }));
+/// let breaker = CircuitBreaker::builder("db").observers(observers).build()?;
+/// breaker.force_open();
+/// assert_eq!(opened.load(Ordering::Relaxed), 1);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Observers(Option<Arc<[Arc<Slot>]>>);
+
+impl Observers {
+    /// Nobody listens.
+    pub const fn new() -> Self {
+        Self(None)
+    }
+
+    /// The same and one more listener.
+    #[must_use]
+    pub fn with(self, observer: Arc<dyn Observer>) -> Self {
+        let mut slots: Vec<Arc<Slot>> = self.0.as_deref().unwrap_or_default().to_vec();
+        slots.push(Arc::new(Slot { observer, removed: AtomicBool::new(false) }));
+        Self(Some(slots.into()))
+    }
+
+    /// Whether nobody listens.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Tells everyone. Must not be called under a lock that an observer might want.
+    pub fn emit(&self, event: &Event<'_>) {
+        let Some(slots) = &self.0 else { return };
+        for slot in slots.iter() {
+            // Relaxed: at worst a removed observer hears one more event.
+            if slot.removed.load(Ordering::Relaxed) {
+                continue;
+            }
+            let heard = catch_unwind(AssertUnwindSafe(|| slot.observer.on_event(event)));
+            if heard.is_err() && !slot.removed.swap(true, Ordering::Relaxed) {
+                tracing::error!(?event, "an observer panicked and is removed");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Observers({})", self.0.as_deref().map_or(0, <[_]>::len))
+    }
+}
+
+/// Writes every event to `tracing`: failures and rejections at `DEBUG`, state changes and notices at `INFO` or
+/// above by severity.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TracingObserver;
+
+impl Observer for TracingObserver {
+    fn on_event(&self, event: &Event<'_>) {
+        match event {
+            Event::CallFinished { pipeline, outcome, attempts, elapsed, stopped } => {
+                tracing::debug!(
+                    pipeline,
+                    outcome = outcome.as_str(),
+                    attempts,
+                    ?elapsed,
+                    stopped = stopped.map(|stopped| stopped.as_str()),
+                    "call finished"
+                );
+            }
+            Event::RetryScheduled { pipeline, attempt, delay, class } => {
+                tracing::debug!(pipeline, attempt, ?delay, category = class.category.as_str(), "retry scheduled");
+            }
+            Event::Rejected { rejection } => tracing::debug!(reason = rejection.reason.as_str(), "{rejection}"),
+            Event::BreakerStateChanged { breaker, from, to, generation } => {
+                tracing::warn!(breaker, from = from.as_str(), to = to.as_str(), generation, "circuit breaker changed");
+            }
+            Event::ErrorHandled { context } => {
+                tracing::warn!(
+                    id = %context.id,
+                    component = context.component,
+                    operation = context.operation,
+                    category = context.class.category.as_str(),
+                    severity = context.class.severity.as_str(),
+                    attempts = context.attempts,
+                    message = ?context.message,
+                    "error handled"
+                );
+            }
+            Event::Notice { component, action, resource, severity, detail } => match severity {
+                Severity::Low | Severity::Medium => {
+                    tracing::info!(component, action, ?resource, severity = severity.as_str(), ?detail, "notice");
+                }
+                Severity::High | Severity::Critical => {
+                    tracing::error!(component, action, ?resource, severity = severity.as_str(), ?detail, "notice");
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn a_panicking_observer_is_heard_once_and_does_not_disturb_the_others() {
+        let (bad, good) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (bad_count, good_count) = (Arc::clone(&bad), Arc::clone(&good));
+        let observers = Observers::new()
+            .with(Arc::new(move |_: &Event<'_>| {
+                bad_count.fetch_add(1, Ordering::Relaxed);
+                panic!("a broken observer");
+            }))
+            .with(Arc::new(move |_: &Event<'_>| {
+                good_count.fetch_add(1, Ordering::Relaxed);
+            }));
+        for _ in 0..3 {
+            observers.emit(&Event::notice("test", "spoke", "", Severity::Low, ""));
+        }
+        assert_eq!((bad.load(Ordering::Relaxed), good.load(Ordering::Relaxed)), (1, 3));
+    }
+}

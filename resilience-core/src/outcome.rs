@@ -1,0 +1,352 @@
+//! How a call ends: the outcome that policies are told, and the error that the caller gets.
+//! The operation's own error travels untouched: never boxed, never turned into text.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::class::{Category, Class, Classify, Fault, Severity};
+
+/// What became of an admitted call, as policies see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It returned a value.
+    Success,
+    /// It returned an error of this class.
+    Failure(Class),
+    /// It did not finish in the time allowed.
+    TimedOut,
+    /// A policy further in refused it.
+    Rejected,
+    /// It was dropped before it ended.
+    Cancelled,
+    /// It panicked.
+    Panicked,
+}
+
+impl Outcome {
+    /// The name used in metrics, logs and audit records.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure(_) => "failure",
+            Self::TimedOut => "timed_out",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Panicked => "panicked",
+        }
+    }
+
+    /// What this says of the dependency: `Some(true)` it works, `Some(false)` it failed, `None` nothing.
+    ///
+    /// The caller's own mistakes, cancellations and refusals by other policies say nothing.
+    pub const fn verdict(&self) -> Option<bool> {
+        match self {
+            Self::Success => Some(true),
+            Self::Failure(class) => match class.fault {
+                Fault::Dependency => Some(false),
+                Fault::Caller | Fault::Policy => None,
+            },
+            Self::TimedOut | Self::Panicked => Some(false),
+            Self::Rejected | Self::Cancelled => None,
+        }
+    }
+}
+
+/// Why a policy refused a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The circuit is open: too many calls failed.
+    CircuitOpen,
+    /// The circuit was opened by hand.
+    CircuitForcedOpen,
+    /// The circuit is half open and all its probes are under way.
+    HalfOpenBusy,
+    /// The rate is used up.
+    RateLimited,
+    /// More permits were asked for at once than can ever be granted.
+    ExceedsBurst {
+        /// How many were asked for.
+        requested: u32,
+        /// How many can be granted at once.
+        burst: u32,
+    },
+    /// The call's deadline has passed or is too close.
+    DeadlineTooClose,
+}
+
+impl Reason {
+    /// The name used in metrics, logs and audit records.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::CircuitOpen => "circuit_open",
+            Self::CircuitForcedOpen => "circuit_forced_open",
+            Self::HalfOpenBusy => "half_open_busy",
+            Self::RateLimited => "rate_limited",
+            Self::ExceedsBurst { .. } => "exceeds_burst",
+            Self::DeadlineTooClose => "deadline_too_close",
+        }
+    }
+}
+
+/// A call that was refused before it reached the operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejection {
+    /// The name of the policy that refused.
+    pub policy: Arc<str>,
+    /// Why.
+    pub reason: Reason,
+    /// When asking again may help, counted from now; `None` when it is not known or never will.
+    pub retry_after: Option<Duration>,
+}
+
+impl Rejection {
+    /// A refusal by the policy called `policy`: for policies of your own.
+    pub fn new(policy: Arc<str>, reason: Reason, retry_after: Option<Duration>) -> Self {
+        Self { policy, reason, retry_after }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policy = &self.policy;
+        match self.reason {
+            Reason::CircuitOpen => write!(f, "circuit breaker `{policy}` is open"),
+            Reason::CircuitForcedOpen => write!(f, "circuit breaker `{policy}` was opened by hand"),
+            Reason::HalfOpenBusy => write!(f, "circuit breaker `{policy}` is half open and its probes are under way"),
+            Reason::RateLimited => write!(f, "rate limiter `{policy}` is exhausted"),
+            Reason::ExceedsBurst { requested, burst } => {
+                write!(f, "rate limiter `{policy}` grants at most {burst} permits at once; {requested} were requested")
+            }
+            Reason::DeadlineTooClose => write!(f, "the deadline of `{policy}` is too close to start"),
+        }?;
+        match self.retry_after {
+            Some(delay) => write!(f, "; retry in {delay:.1?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+impl Classify for Rejection {
+    fn class(&self) -> Class {
+        let class =
+            Class::of(Category::Resource).severity(Severity::Low).fault(Fault::Policy).retryable(false);
+        match self.retry_after {
+            Some(delay) => class.retry_after(delay),
+            None => class,
+        }
+    }
+}
+
+/// The time allowed ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within {limit:?}")]
+#[non_exhaustive]
+pub struct TimedOut {
+    /// The time that was allowed.
+    pub limit: Duration,
+}
+
+impl Classify for TimedOut {
+    fn class(&self) -> Class {
+        Class::of(Category::Timeout)
+    }
+}
+
+/// What stopped the last attempt from succeeding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind<E> {
+    /// The operation's own error, untouched.
+    Operation(E),
+    /// A policy refused the call.
+    Rejected(Rejection),
+    /// The operation did not finish in time.
+    TimedOut(TimedOut),
+}
+
+/// Why no further attempt was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// Errors of this class are not retried.
+    NotRetryable,
+    /// All attempts were used.
+    AttemptsExhausted,
+    /// The time set aside for retrying is used up.
+    ElapsedExceeded,
+    /// The next attempt could not have started before the deadline.
+    DeadlineTooClose,
+    /// The dependency asked for a longer pause than this retry accepts.
+    RetryAfterTooLong,
+}
+
+impl Stopped {
+    /// The name used in metrics, logs and audit records.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotRetryable => "not_retryable",
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::ElapsedExceeded => "elapsed_exceeded",
+            Self::DeadlineTooClose => "deadline_too_close",
+            Self::RetryAfterTooLong => "retry_after_too_long",
+        }
+    }
+
+    const fn explanation(self) -> &'static str {
+        match self {
+            Self::NotRetryable => "this kind of error is not retried",
+            Self::AttemptsExhausted => "no attempt is left",
+            Self::ElapsedExceeded => "the time for retrying is used up",
+            Self::DeadlineTooClose => "the deadline is too close for another attempt",
+            Self::RetryAfterTooLong => "the pause asked for is longer than this retry accepts",
+        }
+    }
+}
+
+/// A call through policies that did not succeed.
+///
+/// ```
+/// use resilience_core::{Error, ErrorKind};
+///
+/// fn advice<E: std::fmt::Display>(error: &Error<E>) -> String {
+///     match &error.kind {
+///         ErrorKind::Operation(own) => format!("the dependency said: {own}"),
+///         ErrorKind::Rejected(rejection) => format!("not even tried: {rejection}"),
+///         ErrorKind::TimedOut(timeout) => format!("{timeout}"),
+///         _ => "something newer than this code".to_owned(),
+///     }
+/// }
+/// # assert!(advice(&Error::operation("no such table", 1)).contains("no such table"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Error<E> {
+    /// What stopped the last attempt.
+    pub kind: ErrorKind<E>,
+    /// How many times the operation was started; 0 when it never was.
+    pub attempts: u32,
+    /// Why no further attempt was made; `None` where nothing retries.
+    pub stopped: Option<Stopped>,
+}
+
+impl<E> Error<E> {
+    /// The operation's own error after `attempts` attempts.
+    pub const fn operation(error: E, attempts: u32) -> Self {
+        Self { kind: ErrorKind::Operation(error), attempts, stopped: None }
+    }
+
+    /// The operation's own error, when that is what it was.
+    pub const fn as_operation(&self) -> Option<&E> {
+        match &self.kind {
+            ErrorKind::Operation(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The operation's own error, or this error back.
+    ///
+    /// # Errors
+    /// Returns `self` when a policy, not the operation, ended the call.
+    pub fn into_operation(self) -> Result<E, Self> {
+        match self.kind {
+            ErrorKind::Operation(error) => Ok(error),
+            kind => Err(Self { kind, ..self }),
+        }
+    }
+
+    /// The refusal, when a policy refused the call.
+    pub const fn as_rejection(&self) -> Option<&Rejection> {
+        match &self.kind {
+            ErrorKind::Rejected(rejection) => Some(rejection),
+            _ => None,
+        }
+    }
+
+    /// Whether the time allowed ran out.
+    pub const fn is_timed_out(&self) -> bool {
+        matches!(self.kind, ErrorKind::TimedOut(_))
+    }
+}
+
+impl<E> From<Rejection> for Error<E> {
+    fn from(rejection: Rejection) -> Self {
+        Self { kind: ErrorKind::Rejected(rejection), attempts: 0, stopped: None }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ErrorKind::Operation(error) => fmt::Display::fmt(error, f)?,
+            ErrorKind::Rejected(rejection) => fmt::Display::fmt(rejection, f)?,
+            ErrorKind::TimedOut(timeout) => fmt::Display::fmt(timeout, f)?,
+        }
+        match (self.attempts, self.stopped) {
+            (attempts, Some(stopped)) if attempts != 1 || stopped != Stopped::NotRetryable => {
+                let plural = if attempts == 1 { "attempt" } else { "attempts" };
+                write!(f, " (after {attempts} {plural}: {})", stopped.explanation())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            // The operation's own text is this error's text, so its source comes next in the chain.
+            ErrorKind::Operation(error) => error.source(),
+            ErrorKind::Rejected(_) | ErrorKind::TimedOut(_) => None,
+        }
+    }
+}
+
+impl<E: Classify> Classify for Error<E> {
+    fn class(&self) -> Class {
+        match &self.kind {
+            ErrorKind::Operation(error) => error.class(),
+            ErrorKind::Rejected(rejection) => rejection.class(),
+            ErrorKind::TimedOut(timeout) => timeout.class(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_happened_and_what_to_do() {
+        let rejected: Error<std::io::Error> =
+            Rejection::new("registry_fetch".into(), Reason::CircuitOpen, Some(Duration::from_millis(11_900))).into();
+        insta::assert_snapshot!(rejected, @"circuit breaker `registry_fetch` is open; retry in 11.9s");
+        let mut failed = Error::operation(std::io::Error::other("connection refused"), 3);
+        failed.stopped = Some(Stopped::AttemptsExhausted);
+        insta::assert_snapshot!(failed, @"connection refused (after 3 attempts: no attempt is left)");
+        let big = Rejection::new("q".into(), Reason::ExceedsBurst { requested: 50, burst: 10 }, None);
+        insta::assert_snapshot!(big, @"rate limiter `q` grants at most 10 permits at once; 50 were requested");
+    }
+
+    #[test]
+    fn only_the_dependencys_own_faults_count_against_it() {
+        let verdicts = [
+            (Outcome::Success, Some(true)),
+            (Outcome::Failure(Class::of(Category::Network)), Some(false)),
+            (Outcome::Failure(Class::of(Category::Validation)), None),
+            (Outcome::Failure(Class::of(Category::Network).fault(Fault::Policy)), None),
+            (Outcome::TimedOut, Some(false)),
+            (Outcome::Panicked, Some(false)),
+            (Outcome::Cancelled, None),
+            (Outcome::Rejected, None),
+        ];
+        for (outcome, expected) in verdicts {
+            assert_eq!(outcome.verdict(), expected, "{outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Policies composed around an operation, sync and async from one state machine.
+//! A pipeline is a plain value: no type parameter, no allocation and no lock on the success path. The machine
+//! ([`execution`]) decides what comes next; the two shells here only sleep, run the operation and hand over results.
+
+mod builder;
+mod execution;
+mod future;
+
+pub use builder::PipelineBuilder;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::circuit_breaker::CircuitBreaker;
+use crate::class::{Class, Classify};
+use crate::clock::{Clock, Instant};
+use crate::event::Observers;
+use crate::outcome::Error;
+use crate::rate_limiter::RateLimiter;
+use crate::retry::Retry;
+use execution::{Execution, Step};
+use future::CallFuture;
+
+/// The most policies of one side (around the retry, or inside it).
+pub(crate) const MAX_GATES: usize = 4;
+
+/// A policy that admits calls or refuses them.
+#[derive(Debug, Clone)]
+pub(crate) enum Gate {
+    Limiter { limiter: RateLimiter, max_wait: Duration },
+    Breaker(CircuitBreaker),
+}
+
+/// Everything that stays the same from call to call.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: Arc<str>,
+    pub(crate) clock: Clock,
+    pub(crate) observers: Observers,
+    pub(crate) call_timeout: Option<Duration>,
+    pub(crate) call_gates: Vec<Gate>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) attempt_timeout: Option<Duration>,
+    pub(crate) attempt_gates: Vec<Gate>,
+}
+
+/// What one call brings with it.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// The call must be over by then, whatever the pipeline would allow: the deadline of whoever called us.
+    pub deadline: Option<Instant>,
+    /// How many permits it takes from rate limiters; 0 counts as 1.
+    pub permits: u32,
+}
+
+impl CallOptions {
+    /// Nothing special.
+    pub const fn new() -> Self {
+        Self { deadline: None, permits: 1 }
+    }
+
+    /// The call must be over by `deadline`.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The call takes `permits` from rate limiters.
+    #[must_use]
+    pub const fn permits(mut self, permits: u32) -> Self {
+        self.permits = permits;
+        self
+    }
+}
+
+/// What an operation is told about the attempt it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Which attempt this is, counted from 1.
+    pub number: u32,
+    /// When it must be over; give it to whatever the operation calls in turn.
+    pub deadline: Option<Instant>,
+}
+
+/// A named composition of policies around calls. Cheap to clone; clones share everything.
+///
+/// Policies are listed from the outside in. What stands before [`retry`](PipelineBuilder::retry) sees the call once,
+/// what stands after it sees every attempt: a timeout before it bounds the whole call, one after it each attempt.
+/// The recommended order is timeout, retry, rate limiter, circuit breaker, timeout.
+///
+/// A blocking operation cannot be interrupted: with [`call`](Self::call), time limits are cooperative. They stop
+/// attempts from starting and are told to the operation ([`Attempt::deadline`]); an answer that comes late is still
+/// returned. With [`call_async`](Self::call_async), an attempt is dropped when its time is over.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{CircuitBreaker, Pipeline, RateLimiter, Retry};
+///
+/// let pipeline = Pipeline::builder("search")
+///     .timeout(Duration::from_secs(10))
+///     .retry(Retry::default())
+///     .rate_limiter(RateLimiter::builder("search_rate").build()?)
+///     .circuit_breaker(CircuitBreaker::builder("search_backend").build()?)
+///     .timeout(Duration::from_secs(2))
+///     .build()?;
+/// let hits = pipeline.call(|| std::fs::read_to_string("/etc/hostname"));
+/// # drop(hits);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Pipeline(Arc<Plan>);
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Pipeline {
+    /// Starts building a pipeline called `name`, without any policy.
+    pub fn builder(name: impl Into<Arc<str>>) -> PipelineBuilder {
+        PipelineBuilder::new(name.into())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The clock it goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Makes a blocking call.
+    ///
+    /// # Errors
+    /// The operation's own last error, a rejection, or a timeout, with the number of attempts made.
+    pub fn call<T, E: Classify>(&self, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, Error<E>> {
+        self.call_with(CallOptions::new(), |_| operation())
+    }
+
+    /// Makes a blocking call with options; the operation is told about its attempt.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn call_with<T, E: Classify>(
+        &self,
+        options: CallOptions,
+        operation: impl FnMut(Attempt) -> Result<T, E>,
+    ) -> Result<T, Error<E>> {
+        self.classified_by(E::class).call_with(options, operation)
+    }
+
+    /// Makes an async call, on any executor. Dropping the future cancels it and gives every permit back.
+    ///
+    /// # Errors
+    /// The operation's own last error, a rejection, or a timeout, with the number of attempts made.
+    pub async fn call_async<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Error<E>>
+    where
+        E: Classify,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.call_async_with(CallOptions::new(), |_| operation()).await
+    }
+
+    /// Makes an async call with options; the operation is told about its attempt.
+    ///
+    /// # Errors
+    /// As [`call_async`](Self::call_async).
+    pub async fn call_async_with<T, E, F>(
+        &self,
+        options: CallOptions,
+        operation: impl FnMut(Attempt) -> F,
+    ) -> Result<T, Error<E>>
+    where
+        E: Classify,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.classified_by(E::class).call_async_with(options, operation).await
+    }
+
+    /// The same pipeline for errors that do not implement [`Classify`]: `classify` says what they mean.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder("parse").build()?;
+    /// let answer = pipeline.classified_by(|_: &std::num::ParseIntError| Class::of(Category::Validation));
+    /// assert_eq!(answer.call(|| "42".parse::<u32>()).unwrap(), 42);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub const fn classified_by<C>(&self, classify: C) -> Classified<'_, C> {
+        Classified { pipeline: self, classify }
+    }
+}
+
+/// A pipeline together with what says what errors mean: made by [`Pipeline::classified_by`].
+#[derive(Clone, Copy)]
+pub struct Classified<'p, C> {
+    pipeline: &'p Pipeline,
+    classify: C,
+}
+
+impl<C> fmt::Debug for Classified<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pipeline.fmt(f)
+    }
+}
+
+impl<C> Classified<'_, C> {
+    /// As [`Pipeline::call`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::call`].
+    pub fn call<T, E>(&self, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, Error<E>>
+    where
+        C: Fn(&E) -> Class,
+    {
+        self.call_with(CallOptions::new(), |_| operation())
+    }
+
+    /// As [`Pipeline::call_with`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::call`].
+    pub fn call_with<T, E>(
+        &self,
+        options: CallOptions,
+        mut operation: impl FnMut(Attempt) -> Result<T, E>,
+    ) -> Result<T, Error<E>>
+    where
+        C: Fn(&E) -> Class,
+    {
+        let plan = &*self.pipeline.0;
+        let mut execution = Execution::new(plan, options);
+        loop {
+            match execution.next() {
+                Step::Sleep(until) => {
+                    let wait = until.saturating_duration_since(plan.clock.now());
+                    if !wait.is_zero() {
+                        plan.clock.sleep_blocking(wait);
+                    }
+                }
+                Step::Run(attempt) => {
+                    let result = operation(attempt);
+                    if let Some(result) = execution.attempt_ended(result, &self.classify) {
+                        return result;
+                    }
+                }
+                Step::End(error) => return Err(error.cast()),
+            }
+        }
+    }
+
+    /// As [`Pipeline::call_async`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::call_async`].
+    pub async fn call_async<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Error<E>>
+    where
+        C: Fn(&E) -> Class,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.call_async_with(CallOptions::new(), |_| operation()).await
+    }
+
+    /// As [`Pipeline::call_async_with`].
+    ///
+    /// # Errors
+    /// As [`Pipeline::call_async`].
+    pub async fn call_async_with<T, E, F>(
+        &self,
+        options: CallOptions,
+        operation: impl FnMut(Attempt) -> F,
+    ) -> Result<T, Error<E>>
+    where
+        C: Fn(&E) -> Class,
+        F: Future<Output = Result<T, E>>,
+    {
+        CallFuture::new(&*self.pipeline.0, options, operation, &self.classify).await
+    }
+}

@@ -1,0 +1,165 @@
+//! How a pipeline is put together, and which orders are refused. Nothing here runs after the pipeline is built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Gate, MAX_GATES, Pipeline, Plan};
+use crate::circuit_breaker::CircuitBreaker;
+use crate::clock::Clock;
+use crate::config::{self, ConfigError};
+use crate::event::Observers;
+use crate::rate_limiter::RateLimiter;
+use crate::retry::Retry;
+
+/// Builds a [`Pipeline`]: policies are listed from the outside in.
+#[derive(Debug, Clone)]
+pub struct PipelineBuilder {
+    name: Arc<str>,
+    clock: Clock,
+    observers: Observers,
+    steps: Vec<Policy>,
+}
+
+#[derive(Debug, Clone)]
+enum Policy {
+    Timeout(Duration),
+    Retry(Retry),
+    Gate(Gate),
+}
+
+impl PipelineBuilder {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self { name, clock: Clock::system(), observers: Observers::new(), steps: Vec::new() }
+    }
+
+    fn step(mut self, policy: Policy) -> Self {
+        self.steps.push(policy);
+        self
+    }
+
+    /// Before [`retry`](Self::retry), bounds the whole call; after it, each attempt. More than 0.
+    #[must_use]
+    pub fn timeout(self, limit: Duration) -> Self {
+        self.step(Policy::Timeout(limit))
+    }
+
+    /// Tries again what failed for a passing reason.
+    #[must_use]
+    pub fn retry(self, retry: Retry) -> Self {
+        self.step(Policy::Retry(retry))
+    }
+
+    /// Takes permits before going on; refuses when they are not there.
+    #[must_use]
+    pub fn rate_limiter(self, limiter: RateLimiter) -> Self {
+        self.rate_limiter_waiting(limiter, Duration::ZERO)
+    }
+
+    /// Takes permits before going on, waiting for up to `max_wait` until they are there.
+    #[must_use]
+    pub fn rate_limiter_waiting(self, limiter: RateLimiter, max_wait: Duration) -> Self {
+        self.step(Policy::Gate(Gate::Limiter { limiter, max_wait }))
+    }
+
+    /// Stops calling what keeps failing.
+    #[must_use]
+    pub fn circuit_breaker(self, breaker: CircuitBreaker) -> Self {
+        self.step(Policy::Gate(Gate::Breaker(breaker)))
+    }
+
+    /// Where it takes the time from and how it waits. Default: the system's clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Who hears of calls, retries and refusals. Default: nobody. Policies have observers of their own.
+    #[must_use]
+    pub fn observers(mut self, observers: Observers) -> Self {
+        self.observers = observers;
+        self
+    }
+
+    /// Checks values and order and makes the pipeline.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] for a value that cannot be used, and for an order that makes no sense: two retries, two
+    /// timeouts on the same side of the retry, an attempt limit that the call limit makes pointless, one breaker
+    /// twice.
+    pub fn build(self) -> Result<Pipeline, ConfigError> {
+        config::name(&self.name)?;
+        let mut plan = Plan {
+            name: Arc::clone(&self.name),
+            clock: self.clock,
+            observers: self.observers,
+            call_timeout: None,
+            call_gates: Vec::new(),
+            retry: None,
+            attempt_timeout: None,
+            attempt_gates: Vec::new(),
+        };
+        let refuse = |field: &str, value: String, allowed: &str| {
+            Err(ConfigError::new(format!("{}.{field}", self.name), value, allowed))
+        };
+        for policy in self.steps {
+            let inside_retry = plan.retry.is_some();
+            match policy {
+                Policy::Retry(_) if inside_retry => {
+                    return refuse("retry", "given twice".to_owned(), "one retry; nested retries multiply attempts");
+                }
+                Policy::Retry(retry) => plan.retry = Some(retry),
+                Policy::Timeout(limit) => {
+                    config::positive(&self.name, "timeout", limit)?;
+                    let slot = if inside_retry { &mut plan.attempt_timeout } else { &mut plan.call_timeout };
+                    if slot.replace(limit).is_some() {
+                        return refuse(
+                            "timeout",
+                            format!("{limit:?}, given twice"),
+                            "one timeout before the retry for the call and one after it for each attempt",
+                        );
+                    }
+                }
+                Policy::Gate(gate) => {
+                    if let Gate::Limiter { max_wait, .. } = &gate
+                        && *max_wait > config::MAX_DURATION
+                    {
+                        return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
+                    }
+                    if let Gate::Breaker(new) = &gate
+                        && plan
+                            .call_gates
+                            .iter()
+                            .chain(&plan.attempt_gates)
+                            .any(|old| matches!(old, Gate::Breaker(old) if old.same(new)))
+                    {
+                        return refuse(
+                            "circuit_breaker",
+                            format!("`{}`, given twice", new.name()),
+                            "each breaker once; twice, it would count every call twice",
+                        );
+                    }
+                    let gates = if inside_retry { &mut plan.attempt_gates } else { &mut plan.call_gates };
+                    if gates.len() == MAX_GATES {
+                        return refuse(
+                            "policies",
+                            format!("{} on one side of the retry", MAX_GATES + 1),
+                            "at most 4 limiters and breakers on each side of the retry",
+                        );
+                    }
+                    gates.push(gate);
+                }
+            }
+        }
+        if let (Some(call), Some(attempt)) = (plan.call_timeout, plan.attempt_timeout)
+            && attempt >= call
+        {
+            return refuse(
+                "timeout",
+                format!("{attempt:?} for each attempt"),
+                &format!("less than the call's own limit of {call:?}"),
+            );
+        }
+        Ok(Pipeline(Arc::new(plan)))
+    }
+}

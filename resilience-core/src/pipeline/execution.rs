@@ -1,0 +1,319 @@
+//! One call's way through a pipeline as a state machine: it says what to do next and is told what came of it.
+//! It never sleeps and never runs the operation. Whatever it holds (breaker permits, reserved rate) is given back
+//! when it is dropped, so neither a panic nor a cancelled future can leak anything.
+
+use std::convert::Infallible;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Attempt, CallOptions, Gate, MAX_GATES, Plan};
+use crate::circuit_breaker::Token;
+use crate::class::{Class, Classify};
+use crate::clock::Instant;
+use crate::event::Event;
+use crate::outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
+use crate::retry::{RetryDecision, RetryProgress};
+
+/// What to do next.
+pub(crate) enum Step {
+    /// Wait until then, and ask again.
+    Sleep(Instant),
+    /// Run the operation, and hand its result over.
+    Run(Attempt),
+    /// The call is over without the operation's doing.
+    End(Ended),
+}
+
+/// An end that carries no error of the operation.
+pub(crate) struct Ended(Error<Infallible>);
+
+impl Ended {
+    pub(crate) fn cast<E>(self) -> Error<E> {
+        let Error { kind, attempts, stopped } = self.0;
+        let kind = match kind {
+            ErrorKind::Operation(never) => match never {},
+            ErrorKind::Rejected(rejection) => ErrorKind::Rejected(rejection),
+            ErrorKind::TimedOut(timeout) => ErrorKind::TimedOut(timeout),
+        };
+        Error { kind, attempts, stopped }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    /// At this gate around the retry.
+    CallGate(usize),
+    /// Pausing before the next attempt.
+    Backoff(Instant),
+    /// At this gate inside the retry.
+    AttemptGate(usize),
+    /// The operation is running.
+    Running,
+    Over,
+}
+
+/// Permits held from gates that want to hear the outcome.
+type Tokens = [Option<Token>; MAX_GATES];
+
+pub(crate) struct Execution<P: Deref<Target = Plan>> {
+    plan: P,
+    options: CallOptions,
+    stage: Stage,
+    started: Instant,
+    deadline: Option<Instant>,
+    retry: Option<RetryProgress>,
+    attempts: u32,
+    attempt_deadline: Option<Instant>,
+    /// A place in a limiter's queue that is being waited for: which gate, and when it is usable.
+    reserved: Option<(bool, usize, Instant)>,
+    call_tokens: Tokens,
+    attempt_tokens: Tokens,
+}
+
+impl<P: Deref<Target = Plan>> Execution<P> {
+    pub(crate) fn new(plan: P, options: CallOptions) -> Self {
+        let wants_time =
+            plan.call_timeout.is_some() || plan.retry.is_some() || !plan.observers.is_empty();
+        // Reading the clock is the dearest thing on this path: only who needs it pays.
+        let started = if wants_time { plan.clock.now() } else { Instant::default() };
+        let own = plan.call_timeout.map(|limit| started + limit);
+        let deadline = match (own, options.deadline) {
+            (Some(own), Some(given)) => Some(own.min(given)),
+            (own, given) => own.or(given),
+        };
+        let retry = plan.retry.as_ref().map(|retry| retry.start(started));
+        Self {
+            plan,
+            options,
+            stage: Stage::CallGate(0),
+            started,
+            deadline,
+            retry,
+            attempts: 0,
+            attempt_deadline: None,
+            reserved: None,
+            call_tokens: [None; MAX_GATES],
+            attempt_tokens: [None; MAX_GATES],
+        }
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What to do next.
+    pub(crate) fn next(&mut self) -> Step {
+        loop {
+            match self.stage {
+                Stage::CallGate(index) => match self.pass(false, index) {
+                    Ok(None) => self.stage = Stage::CallGate(index + 1),
+                    Ok(Some(wait)) => return wait,
+                    Err(None) => self.stage = Stage::AttemptGate(0),
+                    Err(Some(rejection)) => return self.end(ErrorKind::Rejected(rejection), None),
+                },
+                Stage::Backoff(until) => {
+                    if self.plan.clock.now() < until {
+                        return Step::Sleep(until);
+                    }
+                    self.stage = Stage::AttemptGate(0);
+                }
+                Stage::AttemptGate(index) => match self.pass(true, index) {
+                    Ok(None) => self.stage = Stage::AttemptGate(index + 1),
+                    Ok(Some(wait)) => return wait,
+                    Err(None) => return self.begin_attempt(),
+                    Err(Some(rejection)) => {
+                        self.settle_attempt(&Outcome::Rejected);
+                        if let Some(stopped) = self.stops_after(&rejection.class()) {
+                            return self.end(ErrorKind::Rejected(rejection), stopped);
+                        }
+                    }
+                },
+                Stage::Running | Stage::Over => {
+                    unreachable!("the shell asks again only after the attempt's end was handed over")
+                }
+            }
+        }
+    }
+
+    /// Goes through one gate. `Ok(None)`: passed; `Ok(Some)`: wait first; `Err(None)`: there is no such gate, all are
+    /// passed; `Err(Some)`: refused.
+    fn pass(&mut self, inside: bool, index: usize) -> Result<Option<Step>, Option<Rejection>> {
+        let gates = if inside { &self.plan.attempt_gates } else { &self.plan.call_gates };
+        match gates.get(index) {
+            None => Err(None),
+            Some(Gate::Breaker(breaker)) => {
+                let token = breaker.admit().map_err(Some)?;
+                let tokens = if inside { &mut self.attempt_tokens } else { &mut self.call_tokens };
+                tokens[index] = Some(token);
+                Ok(None)
+            }
+            Some(Gate::Limiter { limiter, max_wait }) => {
+                let usable_from = match self.reserved {
+                    Some((_, _, usable_from)) => usable_from,
+                    None if max_wait.is_zero() => {
+                        return limiter.try_acquire(self.permits()).map(|()| None).map_err(Some);
+                    }
+                    None => limiter.reserve(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
+                };
+                if self.plan.clock.now() < usable_from {
+                    self.reserved = Some((inside, index, usable_from));
+                    return Ok(Some(Step::Sleep(usable_from)));
+                }
+                self.reserved = None;
+                Ok(None)
+            }
+        }
+    }
+
+    fn permits(&self) -> u32 {
+        self.options.permits.max(1)
+    }
+
+    /// A wait that ends after the deadline is not begun.
+    fn bounded_wait(&self, max_wait: Duration) -> Duration {
+        match self.deadline {
+            Some(deadline) => max_wait.min(deadline.saturating_duration_since(self.plan.clock.now())),
+            None => max_wait,
+        }
+    }
+
+    fn begin_attempt(&mut self) -> Step {
+        let attempt_limit = self.plan.attempt_timeout;
+        let now = if self.deadline.is_some() || attempt_limit.is_some() {
+            self.plan.clock.now()
+        } else {
+            Instant::default()
+        };
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.settle_attempt(&Outcome::Cancelled);
+            // A call limit that ran out before the first attempt is a refusal: the dependency never saw the call.
+            if self.attempts == 0 {
+                let rejection = Rejection::new(Arc::clone(&self.plan.name), Reason::DeadlineTooClose, None);
+                return self.end(ErrorKind::Rejected(rejection), None);
+            }
+            return self.end(ErrorKind::TimedOut(self.call_limit()), Some(Stopped::DeadlineTooClose));
+        }
+        self.attempts += 1;
+        let attempt_deadline = attempt_limit.map(|limit| now + limit);
+        self.attempt_deadline = match (attempt_deadline, self.deadline) {
+            (Some(attempt), Some(call)) => Some(attempt.min(call)),
+            (attempt, call) => attempt.or(call),
+        };
+        self.stage = Stage::Running;
+        Step::Run(Attempt { number: self.attempts, deadline: self.attempt_deadline })
+    }
+
+    /// Takes an attempt's result: `Some` is the call's, `None` means there is more to do.
+    pub(crate) fn attempt_ended<T, E>(
+        &mut self,
+        result: Result<T, E>,
+        classify: impl Fn(&E) -> Class,
+    ) -> Option<Result<T, Error<E>>> {
+        match result {
+            Ok(value) => {
+                self.settle_attempt(&Outcome::Success);
+                self.finish(&Outcome::Success, None);
+                Some(Ok(value))
+            }
+            Err(error) => {
+                let class = classify(&error);
+                self.settle_attempt(&Outcome::Failure(class));
+                let stopped = self.stops_after(&class)?;
+                self.finish(&Outcome::Failure(class), stopped);
+                Some(Err(Error { kind: ErrorKind::Operation(error), attempts: self.attempts, stopped }))
+            }
+        }
+    }
+
+    /// The running attempt did not finish by its deadline and was dropped.
+    pub(crate) fn attempt_timed_out(&mut self) -> Option<Ended> {
+        self.settle_attempt(&Outcome::TimedOut);
+        let timeout = match self.plan.attempt_timeout {
+            Some(limit) if self.attempt_deadline != self.deadline => TimedOut { limit },
+            _ => self.call_limit(),
+        };
+        let stopped = self.stops_after(&timeout.class())?;
+        match self.end(ErrorKind::TimedOut(timeout), stopped) {
+            Step::End(ended) => Some(ended),
+            Step::Sleep(_) | Step::Run(_) => None,
+        }
+    }
+
+    /// The limit to report when the call as a whole ran out of time.
+    fn call_limit(&self) -> TimedOut {
+        let given = self.deadline.map(|deadline| deadline.saturating_duration_since(self.started));
+        TimedOut { limit: self.plan.call_timeout.or(given).unwrap_or_default() }
+    }
+
+    /// After a failure: `None` when there will be another try, else why there is none (`Some(None)` without a retry).
+    fn stops_after(&mut self, class: &Class) -> Option<Option<Stopped>> {
+        let (Some(retry), Some(progress)) = (&self.plan.retry, &mut self.retry) else { return Some(None) };
+        let now = self.plan.clock.now();
+        match retry.decide(progress, class, now, self.deadline) {
+            RetryDecision::Stop(stopped) => Some(Some(stopped)),
+            RetryDecision::After(delay) => {
+                self.stage = Stage::Backoff(now + delay);
+                let (pipeline, attempt, class) = (&*self.plan.name, self.attempts, *class);
+                self.plan.observers.emit(&Event::RetryScheduled { pipeline, attempt, delay, class });
+                None
+            }
+        }
+    }
+
+    fn end(&mut self, kind: ErrorKind<Infallible>, stopped: Option<Stopped>) -> Step {
+        let outcome = match &kind {
+            ErrorKind::TimedOut(_) => Outcome::TimedOut,
+            ErrorKind::Rejected(rejection) => {
+                // Policies tell of their own refusals; this one is the pipeline's.
+                if rejection.reason == Reason::DeadlineTooClose {
+                    self.plan.observers.emit(&Event::Rejected { rejection });
+                }
+                Outcome::Rejected
+            }
+            ErrorKind::Operation(never) => match *never {},
+        };
+        self.finish(&outcome, stopped);
+        Step::End(Ended(Error { kind, attempts: self.attempts, stopped }))
+    }
+
+    fn settle_attempt(&mut self, outcome: &Outcome) {
+        settle(&self.plan.attempt_gates, &mut self.attempt_tokens, outcome);
+    }
+
+    /// Settles whatever is held and tells the observers, once.
+    fn finish(&mut self, outcome: &Outcome, stopped: Option<Stopped>) {
+        self.stage = Stage::Over;
+        if let Some((inside, index, _)) = self.reserved.take() {
+            let gates = if inside { &self.plan.attempt_gates } else { &self.plan.call_gates };
+            if let Some(Gate::Limiter { limiter, .. }) = gates.get(index) {
+                limiter.give_back(self.permits());
+            }
+        }
+        settle(&self.plan.attempt_gates, &mut self.attempt_tokens, outcome);
+        settle(&self.plan.call_gates, &mut self.call_tokens, outcome);
+        if !self.plan.observers.is_empty() {
+            let elapsed = self.plan.clock.now().saturating_duration_since(self.started);
+            let (pipeline, attempts) = (&*self.plan.name, self.attempts);
+            self.plan.observers.emit(&Event::CallFinished { pipeline, outcome, attempts, elapsed, stopped });
+        }
+    }
+}
+
+/// Settles in reverse: the policy next to the operation hears first.
+fn settle(gates: &[Gate], tokens: &mut Tokens, outcome: &Outcome) {
+    for (gate, token) in gates.iter().zip(tokens).rev() {
+        if let (Gate::Breaker(breaker), Some(token)) = (gate, token.take()) {
+            breaker.settle(token, outcome);
+        }
+    }
+}
+
+impl<P: Deref<Target = Plan>> Drop for Execution<P> {
+    fn drop(&mut self) {
+        if !matches!(self.stage, Stage::Over) {
+            let outcome = if std::thread::panicking() { Outcome::Panicked } else { Outcome::Cancelled };
+            self.finish(&outcome, None);
+        }
+    }
+}

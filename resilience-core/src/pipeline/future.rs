@@ -1,0 +1,94 @@
+//! The async shell: a future that does what the execution says. It holds at most one attempt and one timer.
+//! Dropping it drops the attempt first and then the execution, which gives everything back.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::execution::{Execution, Step};
+use super::{Attempt, CallOptions, Plan};
+use crate::class::Class;
+use crate::clock::{Instant, Sleep};
+use crate::outcome::Error;
+
+pin_project! {
+    /// A call under way: the future behind `Pipeline::call_async`.
+    #[must_use = "futures do nothing unless awaited"]
+    pub(crate) struct CallFuture<P, O, F, C>
+    where
+        P: Deref<Target = Plan>,
+    {
+        // Declared, and so dropped, before the execution: the operation's clean-up runs under its permits.
+        #[pin]
+        attempt: Option<F>,
+        timer: Option<Sleep>,
+        deadline: Option<Instant>,
+        execution: Execution<P>,
+        operation: O,
+        classify: C,
+    }
+}
+
+impl<P: Deref<Target = Plan>, O, F, C> CallFuture<P, O, F, C> {
+    pub(crate) fn new(plan: P, options: CallOptions, operation: O, classify: C) -> Self {
+        let execution = Execution::new(plan, options);
+        Self { attempt: None, timer: None, deadline: None, execution, operation, classify }
+    }
+}
+
+impl<P: Deref<Target = Plan>, O, F, C> std::fmt::Debug for CallFuture<P, O, F, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallFuture").field("running", &self.attempt.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl<P, O, F, C, T, E> Future for CallFuture<P, O, F, C>
+where
+    P: Deref<Target = Plan>,
+    O: FnMut(Attempt) -> F,
+    F: Future<Output = Result<T, E>>,
+    C: Fn(&E) -> Class,
+{
+    type Output = Result<T, Error<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            if let Some(attempt) = this.attempt.as_mut().as_pin_mut() {
+                if let Poll::Ready(result) = attempt.poll(cx) {
+                    this.attempt.set(None);
+                    *this.timer = None;
+                    if let Some(result) = this.execution.attempt_ended(result, &*this.classify) {
+                        return Poll::Ready(result);
+                    }
+                } else {
+                    // The timer is made only now: an attempt that is ready at once never pays for it.
+                    let Some(deadline) = *this.deadline else { return Poll::Pending };
+                    let clock = &this.execution.plan().clock;
+                    let timer = this.timer.get_or_insert_with(|| clock.sleep_until(deadline));
+                    ready!(Pin::new(timer).poll(cx));
+                    this.attempt.set(None);
+                    *this.timer = None;
+                    if let Some(ended) = this.execution.attempt_timed_out() {
+                        return Poll::Ready(Err(ended.cast()));
+                    }
+                }
+            }
+            if let Some(pause) = this.timer {
+                ready!(Pin::new(pause).poll(cx));
+                *this.timer = None;
+            }
+            match this.execution.next() {
+                Step::Sleep(until) => *this.timer = Some(this.execution.plan().clock.sleep_until(until)),
+                Step::Run(attempt) => {
+                    *this.deadline = attempt.deadline;
+                    this.attempt.set(Some((this.operation)(attempt)));
+                }
+                Step::End(ended) => return Poll::Ready(Err(ended.cast())),
+            }
+        }
+    }
+}
