@@ -1,0 +1,292 @@
+//! `cargo xtask test`: sets itself up, then runs every test there is: each library alone without and with all its
+//! features, this crate, loom models, the drill end to end, its report in a real browser, and drills with a guard broken on
+//! purpose, which must fail. Counts are taken from what ran; the last line is the sum.
+
+mod browser;
+mod libtest;
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::Stop;
+use crate::process::Ended;
+use crate::steps::{self, Bench, Counts, Step, Verdict};
+use crate::tools::Component;
+use crate::workspace::{Package, Workspace};
+
+/// Building and running one crate's tests on a cold machine with two cores takes a fraction of this.
+const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// A drill takes about a minute once built; building it cold takes some more.
+const DRILL_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// Guards that `cargo xtask drill --break <guard>` breaks on purpose; each such drill must notice and exit with 1.
+const BREAKS: &[&str] = &["corrupt"];
+/// The seed of the end-to-end drill: any would do, a fixed one makes a failure repeatable.
+const SEED: &str = "1";
+
+/// All tests, with their set-up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Go on without components that are missing and can't be installed; what needs them is counted as skipped.
+    #[arg(long)]
+    skip_missing: bool,
+    /// Only these groups of tests, e.g. `suites,drill`.
+    #[arg(long, value_delimiter = ',', value_name = "GROUP")]
+    only: Vec<String>,
+    /// Only these libraries' suites.
+    #[arg(long, short, value_name = "CRATE")]
+    package: Vec<String>,
+    /// List the steps instead of running them.
+    #[arg(long)]
+    list: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the tests; true when none failed.
+pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
+    let workspace = Workspace::load(&crate::workspace::root()?)?;
+    workspace.known(&args.package)?;
+    let steps = steps::select(plan(&workspace, args), &args.only)?;
+    if args.list {
+        steps::list(&steps);
+        return Ok(true);
+    }
+    let summary = steps::run("test", steps, &workspace.target.join("xtask/test"))?;
+    summary.print(args.json)?;
+    Ok(summary.passed())
+}
+
+/// The browser comes first: what can't be set up should show before half an hour of tests, not after.
+fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
+    let mut steps = Vec::new();
+    if args.package.is_empty() {
+        let skip = args.skip_missing;
+        steps.push(Step::new(
+            "report",
+            "chromium tells clean pages from broken ones",
+            move |bench| with_browser(workspace, bench, skip, browser::controls),
+        ));
+    }
+    let chosen =
+        |package: &&Package| args.package.is_empty() || args.package.contains(&package.name);
+    for package in workspace.libraries().filter(chosen) {
+        for (set, features) in package.feature_sets() {
+            // Features one by one are for the lints; tests see the two ends.
+            if !set.starts_with("only") {
+                let arguments = ["test", "--no-fail-fast", "--package", &package.name];
+                let mut command = workspace.cargo();
+                command.args(arguments).args(&features);
+                steps.push(suite("suites", format!("{}, {set}", package.name), command));
+            }
+        }
+    }
+    if !args.package.is_empty() {
+        return steps;
+    }
+    let mut own = workspace.cargo();
+    own.args(["test", "--no-fail-fast", "--package", "xtask"]);
+    steps.push(suite("suites", "xtask", own));
+    steps.extend(loom_models(workspace));
+    steps.push(Step::new("drill", "drill, end to end", |bench| {
+        drill(workspace, bench)
+    }));
+    steps.push(Step::new(
+        "report",
+        "the drill's report in chromium",
+        move |bench| {
+            with_browser(
+                workspace,
+                bench,
+                args.skip_missing,
+                |workspace, bench, program| {
+                    browser::report(bench, program, &workspace.target.join("drill/report.html"))
+                },
+            )
+        },
+    ));
+    for guard in BREAKS {
+        steps.push(Step::new(
+            "broken",
+            format!("drill notices a broken guard: {guard}"),
+            |bench| broken_drill(workspace, bench, guard),
+        ));
+    }
+    steps
+}
+
+/// A `cargo test` whose tests are counted; a suite without a single test is a mistake in the suite.
+fn suite<'a>(group: &'static str, name: impl Into<String>, mut command: Command) -> Step<'a> {
+    Step::new(group, name, move |bench| {
+        let ended = bench.run(&mut command, SUITE_LIMIT)?;
+        Ok(judge(ended, &libtest::read(&bench.output())))
+    })
+}
+
+/// A suite's verdict: the counts it printed, corrected by what its exit code knows better.
+fn judge(ended: Ended, report: &libtest::Report) -> Verdict {
+    let mut counts = report.counts;
+    let mut note = format!("{} test programs", report.programs);
+    if report.broken > 0 {
+        counts.failed += report.broken;
+        note = format!(
+            "{} of {} test programs died",
+            report.broken, report.programs
+        );
+    }
+    if !ended.success() && counts.failed == 0 {
+        // It didn't compile, or was stopped: nothing was counted, but it surely didn't pass.
+        counts.failed = 1;
+        note = ended.to_string();
+    } else if ended.success() && counts == Counts::default() {
+        counts.failed = 1;
+        "no test ran".clone_into(&mut note);
+    }
+    Verdict {
+        counts,
+        note,
+        details: String::new(),
+    }
+}
+
+/// Loom explores every interleaving of the core's concurrent parts. It replaces the atomics of the whole build, hence the
+/// target folder of its own.
+fn loom_models(workspace: &Workspace) -> Option<Step<'_>> {
+    let tests = workspace.root.join("resilience-core/tests");
+    let is_model = |name: &str| name.starts_with("loom");
+    let any = std::fs::read_dir(tests)
+        .ok()?
+        .flatten()
+        .any(|entry| entry.file_name().to_str().is_some_and(is_model));
+    if !any {
+        return None;
+    }
+    let mut command = workspace.cargo();
+    command
+        .env("RUSTFLAGS", "--cfg loom")
+        .args([
+            "test",
+            "--no-fail-fast",
+            "--package",
+            "resilience-core",
+            "--release",
+            "--test",
+            "loom*",
+            "--target-dir",
+        ])
+        .arg(workspace.target.join("loom"));
+    Some(suite("loom", "resilience-core, loom models", command))
+}
+
+fn drill_command(workspace: &Workspace, arguments: &[&str]) -> Command {
+    let mut command = workspace.cargo();
+    command
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "xtask",
+            "--",
+            "drill",
+            "--seed",
+            SEED,
+        ])
+        .args(arguments);
+    command
+}
+
+fn drill(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, Stop> {
+    let report = workspace.target.join("drill/report.html");
+    // What an earlier drill left must not be taken for this one's.
+    if report.exists() {
+        std::fs::remove_file(&report).map_err(|error| Stop::write(&report, &error))?;
+    }
+    let ended = bench.run(&mut drill_command(workspace, &[]), DRILL_LIMIT)?;
+    Ok(match Verdict::of(ended) {
+        verdict if verdict.counts.failed == 0 && !report.is_file() => {
+            Verdict::failed("it wrote no report")
+        }
+        verdict => verdict,
+    })
+}
+
+/// Exit code 1 is "noticed"; 0 is blindness, and anything else (2: bad usage) proves nothing.
+fn broken_drill(
+    workspace: &Workspace,
+    bench: &mut Bench<'_>,
+    guard: &str,
+) -> Result<Verdict, Stop> {
+    Ok(
+        match bench.run(
+            &mut drill_command(workspace, &["--break", guard]),
+            DRILL_LIMIT,
+        )? {
+            Ended::Code(1) => Verdict::passed("exit code 1, as it must"),
+            Ended::Code(0) => Verdict::failed("the drill passed with its guard broken"),
+            other => Verdict::failed(format!("{other}; 1 expected")),
+        },
+    )
+}
+
+/// Runs `work` with the browser. Without one: an end to everything (exit code 2), or a skip when that was asked for.
+fn with_browser(
+    workspace: &Workspace,
+    bench: &mut Bench<'_>,
+    skip_missing: bool,
+    work: impl FnOnce(&Workspace, &mut Bench<'_>, &std::path::Path) -> Result<Verdict, Stop>,
+) -> Result<Verdict, Stop> {
+    match Component::named("chromium")?.ensure(workspace, bench) {
+        Ok(program) => work(workspace, bench, &program),
+        Err(Stop::Setup(line)) if skip_missing => Ok(Verdict::skipped(line)),
+        Err(Stop::Setup(line)) => Err(Stop::Missing(format!(
+            "{line}; or go on without: --skip-missing"
+        ))),
+        Err(stop) => Err(stop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(passed: u64, failed: u64, broken: u64) -> libtest::Report {
+        libtest::Report {
+            counts: Counts {
+                passed,
+                failed,
+                skipped: 0,
+            },
+            programs: 2,
+            broken,
+        }
+    }
+
+    #[test]
+    fn a_suite_is_judged_by_its_counts_and_its_exit_code() {
+        let judged = |ended, report| {
+            let verdict = judge(ended, &report);
+            (verdict.counts.passed, verdict.counts.failed, verdict.note)
+        };
+        assert_eq!(
+            judged(Ended::Code(0), report(5, 0, 0)),
+            (5, 0, "2 test programs".to_owned())
+        );
+        assert_eq!(
+            judged(Ended::Code(101), report(5, 2, 0)),
+            (5, 2, "2 test programs".to_owned())
+        );
+        assert_eq!(
+            judged(Ended::Code(101), report(5, 0, 1)),
+            (5, 1, "1 of 2 test programs died".to_owned())
+        );
+        assert_eq!(
+            judged(Ended::Code(101), report(5, 0, 0)),
+            (5, 1, "exit code 101".to_owned())
+        );
+        assert_eq!(
+            judged(Ended::Code(0), report(0, 0, 0)),
+            (0, 1, "no test ran".to_owned())
+        );
+    }
+}
