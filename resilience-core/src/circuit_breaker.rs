@@ -120,7 +120,10 @@ struct Shared {
 
 impl fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreaker").field("name", &self.name()).field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("CircuitBreaker")
+            .field("name", &self.name())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -227,7 +230,6 @@ impl CircuitBreaker {
     fn from_parts(name: Arc<str>, clock: Clock, observers: Observers, machine: Machine) -> Self {
         Self(Arc::new(Shared { name, clock, observers, machine }))
     }
-
 }
 
 fn outcome_of<T, E: Classify>(result: &Result<T, E>) -> Outcome {

@@ -127,9 +127,8 @@ impl Class {
     pub const fn of(category: Category) -> Self {
         let (severity, retryable) = match category {
             Category::Validation => (Severity::Low, false),
-            Category::Network => (Severity::High, true),
+            Category::Network | Category::Resource => (Severity::High, true),
             Category::Timeout => (Severity::Medium, true),
-            Category::Resource => (Severity::High, true),
             Category::Internal => (Severity::High, false),
             Category::Unknown => (Severity::Medium, false),
         };

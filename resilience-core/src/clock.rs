@@ -172,8 +172,7 @@ impl Clock {
     /// Completes at `deadline` or as soon as possible after it.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         let inner = match &self.0 {
-            Source::System => Waiting::Timers { clock: self.clone(), key: None },
-            Source::Manual(_) => Waiting::Timers { clock: self.clone(), key: None },
+            Source::System | Source::Manual(_) => Waiting::Timers { clock: self.clone(), key: None },
             Source::Custom(source) => Waiting::Custom(source.sleep_until(deadline)),
         };
         Sleep { deadline, inner }

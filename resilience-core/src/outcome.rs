@@ -134,8 +134,7 @@ impl std::error::Error for Rejection {}
 
 impl Classify for Rejection {
     fn class(&self) -> Class {
-        let class =
-            Class::of(Category::Resource).severity(Severity::Low).fault(Fault::Policy).retryable(false);
+        let class = Class::of(Category::Resource).severity(Severity::Low).fault(Fault::Policy).retryable(false);
         match self.retry_after {
             Some(delay) => class.retry_after(delay),
             None => class,

@@ -120,7 +120,10 @@ pub struct RateLimiter(Arc<Shared>);
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RateLimiter").field("name", &self.name()).field("bucket", &self.0.bucket).finish_non_exhaustive()
+        f.debug_struct("RateLimiter")
+            .field("name", &self.name())
+            .field("bucket", &self.0.bucket)
+            .finish_non_exhaustive()
     }
 }
 

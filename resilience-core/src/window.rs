@@ -37,7 +37,7 @@ impl Counts {
 #[derive(Debug)]
 pub(crate) enum Window {
     Count(CountWindow),
-    Time(TimeWindow),
+    Time(Box<TimeWindow>),
 }
 
 impl Window {
@@ -46,7 +46,7 @@ impl Window {
     }
 
     pub(crate) fn last_span(span: Duration) -> Self {
-        Self::Time(TimeWindow::new(span))
+        Self::Time(Box::new(TimeWindow::new(span)))
     }
 
     pub(crate) fn needs_time(&self) -> bool {
@@ -112,13 +112,13 @@ impl CountWindow {
 }
 
 /// How many slices a time window has: it forgets in steps of a sixteenth of its span.
-const SLICES: u64 = 16;
+const SLICES: usize = 16;
 
 /// The calls of the last span of time, in slices. Covers at least 15/16 of the span and never more than the span.
 #[derive(Debug)]
 pub(crate) struct TimeWindow {
     slice_nanos: u64,
-    slices: [Counts; SLICES as usize],
+    slices: [Counts; SLICES],
     /// The number of the newest slice, counted from the clock's origin.
     current: u64,
     sums: Counts,
@@ -127,8 +127,8 @@ pub(crate) struct TimeWindow {
 impl TimeWindow {
     fn new(span: Duration) -> Self {
         Self {
-            slice_nanos: (nanos(span) / SLICES).max(1),
-            slices: [Counts::default(); SLICES as usize],
+            slice_nanos: (nanos(span) / SLICES as u64).max(1),
+            slices: [Counts::default(); SLICES],
             current: 0,
             sums: Counts::default(),
         }
@@ -137,7 +137,7 @@ impl TimeWindow {
     fn index(slice: u64) -> usize {
         // The remainder is below 16, so the cast is exact.
         #[allow(clippy::cast_possible_truncation)]
-        let index = (slice % SLICES) as usize;
+        let index = (slice % SLICES as u64) as usize;
         index
     }
 
@@ -147,7 +147,7 @@ impl TimeWindow {
         if slice <= self.current {
             return;
         }
-        if slice - self.current >= SLICES {
+        if slice - self.current >= SLICES as u64 {
             self.clear();
         } else {
             for passed in self.current + 1..=slice {
@@ -166,7 +166,7 @@ impl TimeWindow {
     }
 
     fn clear(&mut self) {
-        self.slices = [Counts::default(); SLICES as usize];
+        self.slices = [Counts::default(); SLICES];
         self.sums = Counts::default();
     }
 }
@@ -210,7 +210,7 @@ mod tests {
                 now += gap;
                 let sample = Sample { failed, slow };
                 all.push((now, sample));
-                let naive = sum(all.iter().filter(|(at, _)| at / 100 + SLICES > now / 100).map(|(_, sample)| *sample));
+                let naive = sum(all.iter().filter(|(at, _)| at / 100 + SLICES as u64 > now / 100).map(|(_, sample)| *sample));
                 prop_assert_eq!(window.record(sample, Instant::from_nanos(now)), naive);
             }
         }

@@ -53,6 +53,13 @@ enum Stage {
     Over,
 }
 
+/// What follows a failed try.
+enum AfterFailure {
+    Again,
+    /// The call is over; why, when there is a retry that could say so.
+    Over(Option<Stopped>),
+}
+
 /// Permits held from gates that want to hear the outcome.
 type Tokens = [Option<Token>; MAX_GATES];
 
@@ -73,8 +80,7 @@ pub(crate) struct Execution<P: Deref<Target = Plan>> {
 
 impl<P: Deref<Target = Plan>> Execution<P> {
     pub(crate) fn new(plan: P, options: CallOptions) -> Self {
-        let wants_time =
-            plan.call_timeout.is_some() || plan.retry.is_some() || !plan.observers.is_empty();
+        let wants_time = plan.call_timeout.is_some() || plan.retry.is_some() || !plan.observers.is_empty();
         // Reading the clock is the dearest thing on this path: only who needs it pays.
         let started = if wants_time { plan.clock.now() } else { Instant::default() };
         let own = plan.call_timeout.map(|limit| started + limit);
@@ -124,7 +130,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
                     Err(None) => return self.begin_attempt(),
                     Err(Some(rejection)) => {
                         self.settle_attempt(&Outcome::Rejected);
-                        if let Some(stopped) = self.stops_after(&rejection.class()) {
+                        if let AfterFailure::Over(stopped) = self.after_failure(&rejection.class()) {
                             return self.end(ErrorKind::Rejected(rejection), stopped);
                         }
                     }
@@ -180,11 +186,8 @@ impl<P: Deref<Target = Plan>> Execution<P> {
 
     fn begin_attempt(&mut self) -> Step {
         let attempt_limit = self.plan.attempt_timeout;
-        let now = if self.deadline.is_some() || attempt_limit.is_some() {
-            self.plan.clock.now()
-        } else {
-            Instant::default()
-        };
+        let now =
+            if self.deadline.is_some() || attempt_limit.is_some() { self.plan.clock.now() } else { Instant::default() };
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.settle_attempt(&Outcome::Cancelled);
             // A call limit that ran out before the first attempt is a refusal: the dependency never saw the call.
@@ -219,7 +222,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             Err(error) => {
                 let class = classify(&error);
                 self.settle_attempt(&Outcome::Failure(class));
-                let stopped = self.stops_after(&class)?;
+                let AfterFailure::Over(stopped) = self.after_failure(&class) else { return None };
                 self.finish(&Outcome::Failure(class), stopped);
                 Some(Err(Error { kind: ErrorKind::Operation(error), attempts: self.attempts, stopped }))
             }
@@ -233,7 +236,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             Some(limit) if self.attempt_deadline != self.deadline => TimedOut { limit },
             _ => self.call_limit(),
         };
-        let stopped = self.stops_after(&timeout.class())?;
+        let AfterFailure::Over(stopped) = self.after_failure(&timeout.class()) else { return None };
         match self.end(ErrorKind::TimedOut(timeout), stopped) {
             Step::End(ended) => Some(ended),
             Step::Sleep(_) | Step::Run(_) => None,
@@ -246,17 +249,19 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         TimedOut { limit: self.plan.call_timeout.or(given).unwrap_or_default() }
     }
 
-    /// After a failure: `None` when there will be another try, else why there is none (`Some(None)` without a retry).
-    fn stops_after(&mut self, class: &Class) -> Option<Option<Stopped>> {
-        let (Some(retry), Some(progress)) = (&self.plan.retry, &mut self.retry) else { return Some(None) };
+    /// Decides whether there will be another try, and when.
+    fn after_failure(&mut self, class: &Class) -> AfterFailure {
+        let (Some(retry), Some(progress)) = (&self.plan.retry, &mut self.retry) else {
+            return AfterFailure::Over(None);
+        };
         let now = self.plan.clock.now();
         match retry.decide(progress, class, now, self.deadline) {
-            RetryDecision::Stop(stopped) => Some(Some(stopped)),
+            RetryDecision::Stop(stopped) => AfterFailure::Over(Some(stopped)),
             RetryDecision::After(delay) => {
                 self.stage = Stage::Backoff(now + delay);
                 let (pipeline, attempt, class) = (&*self.plan.name, self.attempts, *class);
                 self.plan.observers.emit(&Event::RetryScheduled { pipeline, attempt, delay, class });
-                None
+                AfterFailure::Again
             }
         }
     }
