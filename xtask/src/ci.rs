@@ -53,84 +53,35 @@ pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
 /// Cheap checks first, so that a slip shows within seconds.
 fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
     let mut steps = vec![
-        Step::command(
-            "fmt",
-            "format",
-            cargo(workspace, &["fmt", "--all", "--check"]),
-            LIMIT,
-        ),
-        Step::new("generated", "generated files are fresh", |_| {
-            generated(workspace)
-        }),
-        Step::new("places", "no file names a place on a machine", |_| {
-            places::check(workspace)
-        }),
-        Step::new("msrv", "minimum Rust version is stated and kept", |_| {
-            msrv::check(workspace)
-        }),
-        Step::new("licenses", "licences, bans, sources", |bench| {
-            licenses(workspace, bench)
-        }),
-        Step::new("advisories", "security advisories", |bench| {
-            advisories(workspace, bench)
-        }),
+        Step::command("fmt", "format", cargo(workspace, &["fmt", "--all", "--check"]), LIMIT),
+        Step::new("generated", "generated files are fresh", |_| generated(workspace)),
+        Step::new("places", "no file names a place on a machine", |_| places::check(workspace)),
+        Step::new("msrv", "minimum Rust version is stated and kept", |_| msrv::check(workspace)),
+        Step::new("licenses", "licences, bans, sources", |bench| licenses(workspace, bench)),
+        Step::new("advisories", "security advisories", |bench| advisories(workspace, bench)),
     ];
     let chosen = |package: &&Package| packages.is_empty() || packages.contains(&package.name);
     for package in workspace.libraries().filter(chosen) {
         for (set, features) in package.feature_sets() {
-            let mut command = cargo(
-                workspace,
-                &["clippy", "--quiet", "--package", &package.name],
-            );
+            let mut command = cargo(workspace, &["clippy", "--quiet", "--package", &package.name]);
             command.args(&features);
             // Tests, benches and examples see the two ends; in between it is the library that must build.
             if !set.starts_with("only") {
                 command.arg("--all-targets");
             }
             command.args(["--", "-D", "warnings"]);
-            steps.push(Step::command(
-                "clippy",
-                format!("clippy {}, {set}", package.name),
-                command,
-                LIMIT,
-            ));
+            steps.push(Step::command("clippy", format!("clippy {}, {set}", package.name), command, LIMIT));
         }
     }
     if packages.is_empty() {
-        let everything = [
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--all-features",
-            "--",
-            "-D",
-            "warnings",
-        ];
-        steps.push(Step::command(
-            "clippy",
-            "clippy workspace, all",
-            cargo(workspace, &everything),
-            LIMIT,
-        ));
-        let mut command = cargo(
-            workspace,
-            &[
-                "doc",
-                "--quiet",
-                "--workspace",
-                "--no-deps",
-                "--all-features",
-            ],
-        );
+        let everything =
+            ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+        steps.push(Step::command("clippy", "clippy workspace, all", cargo(workspace, &everything), LIMIT));
+        let mut command = cargo(workspace, &["doc", "--quiet", "--workspace", "--no-deps", "--all-features"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         steps.push(Step::command("doc", "documentation", command, LIMIT));
     }
-    steps.push(Step::new(
-        "msrv-build",
-        "builds with the minimum Rust version",
-        |bench| msrv::build(workspace, bench),
-    ));
+    steps.push(Step::new("msrv-build", "builds with the minimum Rust version", |bench| msrv::build(workspace, bench)));
     steps
 }
 
@@ -145,24 +96,14 @@ fn generated(workspace: &Workspace) -> Result<Verdict, Stop> {
     if stale.is_empty() {
         return Ok(Verdict::passed(""));
     }
-    let files: Vec<_> = stale
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
+    let files: Vec<_> = stale.iter().map(|file| file.display().to_string()).collect();
     Ok(Verdict::failed("stale; refresh with `cargo xtask codegen`").details(files.join("\n")))
 }
 
 fn licenses(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, Stop> {
     let program = Component::named("cargo-deny")?.ensure(workspace, bench)?;
     let mut command = Command::new(program);
-    command.current_dir(&workspace.root).args([
-        "--offline",
-        "--all-features",
-        "check",
-        "licenses",
-        "bans",
-        "sources",
-    ]);
+    command.current_dir(&workspace.root).args(["--offline", "--all-features", "check", "licenses", "bans", "sources"]);
     Ok(Verdict::of(bench.run(&mut command, LIMIT)?))
 }
 
@@ -171,21 +112,11 @@ fn advisories(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, S
     let program = Component::named("cargo-deny")?.ensure(workspace, bench)?;
     let mut fetch = Command::new(&program);
     // Git must fail, not ask somebody for a password.
-    fetch
-        .current_dir(&workspace.root)
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .args(["fetch", "db"]);
+    fetch.current_dir(&workspace.root).env("GIT_TERMINAL_PROMPT", "0").args(["fetch", "db"]);
     if !bench.run(&mut fetch, FETCH_LIMIT)?.success() {
-        return Ok(Verdict::skipped(
-            "NOT CHECKED: the advisory database is not reachable from here",
-        ));
+        return Ok(Verdict::skipped("NOT CHECKED: the advisory database is not reachable from here"));
     }
     let mut check = Command::new(&program);
-    check.current_dir(&workspace.root).args([
-        "--all-features",
-        "check",
-        "--disable-fetch",
-        "advisories",
-    ]);
+    check.current_dir(&workspace.root).args(["--all-features", "check", "--disable-fetch", "advisories"]);
     Ok(Verdict::of(bench.run(&mut check, LIMIT)?))
 }

@@ -59,11 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
 /// # Errors
 /// [`Stop::Setup`] when the catalogue is missing or wrong.
 pub(crate) fn stale(root: &Path) -> Result<Vec<PathBuf>, Stop> {
-    Ok(generate(root)?
-        .iter()
-        .filter(|file| !is_fresh(root, file))
-        .map(|file| file.path.into())
-        .collect())
+    Ok(generate(root)?.iter().filter(|file| !is_fresh(root, file)).map(|file| file.path.into()).collect())
 }
 
 fn is_fresh(root: &Path, file: &File) -> bool {
@@ -78,30 +74,21 @@ fn generate(root: &Path) -> Result<Vec<File>, Stop> {
 /// Reads a source of the catalogue.
 fn source(root: &Path, name: &str) -> Result<String, Stop> {
     fs::read_to_string(root.join(name)).map_err(|error| {
-        Stop::Setup(format!(
-            "cannot read {name}: {error}; restore it, e.g. with `git checkout {name}`"
-        ))
+        Stop::Setup(format!("cannot read {name}: {error}; restore it, e.g. with `git checkout {name}`"))
     })
 }
 
 /// Replaces `path` by `content` in one step.
 fn write(path: &Path, content: &str) -> Result<(), Stop> {
-    let failed = |error: &std::io::Error| {
-        Stop::Setup(format!(
-            "cannot write {}: {error}; nothing was changed",
-            path.display()
-        ))
-    };
+    let failed =
+        |error: &std::io::Error| Stop::Setup(format!("cannot write {}: {error}; nothing was changed", path.display()));
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|error| failed(&error))?;
     let mut builder = tempfile::Builder::new();
     // Temporary files are private by default; this one becomes a source file.
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder
-        .tempfile_in(folder)
-        .map_err(|error| failed(&error))?;
-    file.write_all(content.as_bytes())
-        .map_err(|error| failed(&error))?;
+    let mut file = builder.tempfile_in(folder).map_err(|error| failed(&error))?;
+    file.write_all(content.as_bytes()).map_err(|error| failed(&error))?;
     file.persist(path).map_err(|error| failed(&error.error))?;
     Ok(())
 }
@@ -117,10 +104,7 @@ mod tests {
         fs::create_dir(&occupied).unwrap();
         fs::write(occupied.join("inside"), "").unwrap();
         let line = write(&occupied, "text").unwrap_err().to_string();
-        assert!(
-            line.starts_with("cannot write ") && line.lines().count() == 1,
-            "{line}"
-        );
+        assert!(line.starts_with("cannot write ") && line.lines().count() == 1, "{line}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

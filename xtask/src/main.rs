@@ -21,12 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Workflows of this workspace.
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    disable_help_subcommand = true,
-    version
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true, version)]
 struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -103,14 +98,8 @@ fn main() -> ExitCode {
 /// Help and version are no errors; for an unknown verb one line says more than a page of usage.
 fn refuse(error: &clap::Error) -> ExitCode {
     if error.kind() == ErrorKind::InvalidSubcommand {
-        let verb = error
-            .get(ContextKind::InvalidSubcommand)
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        anstream::eprintln!(
-            "{}: there is no verb `{verb}`; `cargo xtask` lists them",
-            ui::paint(ui::BAD, "error")
-        );
+        let verb = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string).unwrap_or_default();
+        anstream::eprintln!("{}: there is no verb `{verb}`; `cargo xtask` lists them", ui::paint(ui::BAD, "error"));
         return ExitCode::from(2);
     }
     // A closed pipe while printing help is nobody's problem.
@@ -121,15 +110,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
 /// The list of verbs, by group, one line each.
 fn verbs() -> String {
     let command = Cli::command();
-    let mut text =
-        "cargo xtask <verb> [options]; `cargo xtask <verb> --help` tells its options\n".to_owned();
+    let mut text = "cargo xtask <verb> [options]; `cargo xtask <verb> --help` tells its options\n".to_owned();
     for (group, names) in GROUPS {
         let _ = writeln!(text, "\n{}", ui::paint(ui::BOLD, group));
         for name in names {
-            let about = command
-                .find_subcommand(name)
-                .and_then(|verb| verb.get_about())
-                .map(ToString::to_string);
+            let about = command.find_subcommand(name).and_then(|verb| verb.get_about()).map(ToString::to_string);
             let _ = writeln!(text, "  {name:<9} {}", about.unwrap_or_default());
         }
     }
@@ -142,17 +127,11 @@ mod tests {
 
     #[test]
     fn every_verb_is_in_exactly_one_group_in_order() {
-        let mut listed: Vec<&str> = GROUPS
-            .iter()
-            .flat_map(|(_, names)| names.iter().copied())
-            .collect();
+        let mut listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         assert!(GROUPS.iter().all(|(_, names)| names.is_sorted()));
         listed.sort_unstable();
         let command = Cli::command();
-        let mut known: Vec<&str> = command
-            .get_subcommands()
-            .map(clap::Command::get_name)
-            .collect();
+        let mut known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
         known.sort_unstable();
         assert_eq!(listed, known);
     }

@@ -34,12 +34,8 @@ impl Interrupt {
     pub(crate) fn watch() -> Result<Self, Stop> {
         let caught = Arc::new(AtomicUsize::new(0));
         for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register_usize(
-                signal,
-                Arc::clone(&caught),
-                signal.unsigned_abs() as usize,
-            )
-            .map_err(|error| Stop::Setup(format!("cannot watch for Ctrl-C: {error}")))?;
+            signal_hook::flag::register_usize(signal, Arc::clone(&caught), signal.unsigned_abs() as usize)
+                .map_err(|error| Stop::Setup(format!("cannot watch for Ctrl-C: {error}")))?;
         }
         Ok(Self(caught))
     }
@@ -157,10 +153,7 @@ pub(crate) fn run(
             Ok(Some(status)) => return Ok(Ended::of(status)),
             Ok(None) => {}
             Err(error) => {
-                return Err(Stop::Setup(format!(
-                    "cannot wait for `{}`: {error}",
-                    shown(command)
-                )));
+                return Err(Stop::Setup(format!("cannot wait for `{}`: {error}", shown(command))));
             }
         }
         if let Some(signal) = interrupt.caught() {
@@ -185,11 +178,7 @@ pub(crate) fn shown(command: &Command) -> String {
     let word = |word: &OsStr| {
         let word = word.to_string_lossy();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) {
-            word.into_owned()
-        } else {
-            format!("'{word}'")
-        }
+        if !word.is_empty() && word.chars().all(plain) { word.into_owned() } else { format!("'{word}'") }
     };
     let environment = command
         .get_envs()
@@ -197,31 +186,19 @@ pub(crate) fn shown(command: &Command) -> String {
         .filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), word(value?))));
     // The toolchain's own cargo has a long path that says nothing.
     let program = Path::new(command.get_program());
-    let program = if program.ends_with("cargo") {
-        OsStr::new("cargo")
-    } else {
-        program.as_os_str()
-    };
-    environment
-        .chain([word(program)])
-        .chain(command.get_args().map(word))
-        .collect::<Vec<_>>()
-        .join(" ")
+    let program = if program.ends_with("cargo") { OsStr::new("cargo") } else { program.as_os_str() };
+    environment.chain([word(program)]).chain(command.get_args().map(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// The last line of a log that says something, for progress; reads at most the last 2 KiB.
 pub(crate) fn last_line(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(2048)))
-        .ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(2048))).ok()?;
     let mut tail = Vec::new();
     file.take(2048).read_to_end(&mut tail).ok()?;
     let tail = String::from_utf8_lossy(&tail);
-    tail.lines()
-        .map(str::trim)
-        .rfind(|line| !line.is_empty())
-        .map(str::to_owned)
+    tail.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -242,14 +219,8 @@ mod tests {
     fn both_streams_land_in_the_log_in_order_and_the_code_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("deep/er/step.log");
-        let ended = run(
-            &mut shell("echo one; echo two >&2; echo three; exit 7"),
-            &log,
-            GRACE * 20,
-            &watch(),
-            |_| {},
-        )
-        .unwrap();
+        let ended =
+            run(&mut shell("echo one; echo two >&2; echo three; exit 7"), &log, GRACE * 20, &watch(), |_| {}).unwrap();
         assert_eq!(ended, Ended::Code(7));
         assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntwo\nthree\n");
         assert_eq!(last_line(&log).as_deref(), Some("three"));
@@ -264,12 +235,7 @@ mod tests {
         let script = "sh -c 'trap \"\" TERM; while :; do sleep 1; done' & echo $!; wait";
         let ended = run(&mut shell(script), &log, limit, &watch(), |_| {}).unwrap();
         assert_eq!(ended, Ended::TimedOut(limit));
-        let grandchild = fs::read_to_string(&log)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap()
-            .to_owned();
+        let grandchild = fs::read_to_string(&log).unwrap().lines().next().unwrap().to_owned();
         let state = || fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
         let gone = |stat: String| stat.is_empty() || stat.contains(") Z ");
         assert!((0..200).any(|_| {
@@ -286,44 +252,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let interrupt = watch();
         let flag = Arc::clone(&interrupt.0);
-        let stop = run(
-            &mut shell("sleep 600"),
-            &folder.path().join("log"),
-            GRACE * 100,
-            &interrupt,
-            |_| {
-                flag.store(2, Ordering::Relaxed);
-            },
-        );
+        let stop = run(&mut shell("sleep 600"), &folder.path().join("log"), GRACE * 100, &interrupt, |_| {
+            flag.store(2, Ordering::Relaxed);
+        });
         assert!(matches!(stop, Err(Stop::Interrupted(2))), "{stop:?}");
     }
 
     #[test]
     fn a_program_that_does_not_exist_is_a_clear_line() {
         let folder = tempfile::tempdir().unwrap();
-        let stop = run(
-            &mut Command::new("no-such-program"),
-            &folder.path().join("log"),
-            GRACE,
-            &watch(),
-            |_| {},
-        );
+        let stop = run(&mut Command::new("no-such-program"), &folder.path().join("log"), GRACE, &watch(), |_| {});
         let line = stop.unwrap_err().to_string();
-        assert!(
-            line.starts_with("cannot start `no-such-program`: "),
-            "{line}"
-        );
+        assert!(line.starts_with("cannot start `no-such-program`: "), "{line}");
     }
 
     #[test]
     fn a_command_is_shown_as_typed() {
         let mut command = Command::new("/usr/bin/cargo");
-        command
-            .env("RUSTDOCFLAGS", "-D warnings")
-            .args(["test", "-p", "core", "--test", "loom*"]);
-        assert_eq!(
-            shown(&command),
-            "RUSTDOCFLAGS='-D warnings' cargo test -p core --test 'loom*'"
-        );
+        command.env("RUSTDOCFLAGS", "-D warnings").args(["test", "-p", "core", "--test", "loom*"]);
+        assert_eq!(shown(&command), "RUSTDOCFLAGS='-D warnings' cargo test -p core --test 'loom*'");
     }
 }

@@ -63,14 +63,11 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     if args.package.is_empty() {
         let skip = args.skip_missing;
-        steps.push(Step::new(
-            "report",
-            "chromium tells clean pages from broken ones",
-            move |bench| with_browser(workspace, bench, skip, browser::controls),
-        ));
+        steps.push(Step::new("report", "chromium tells clean pages from broken ones", move |bench| {
+            with_browser(workspace, bench, skip, browser::controls)
+        }));
     }
-    let chosen =
-        |package: &&Package| args.package.is_empty() || args.package.contains(&package.name);
+    let chosen = |package: &&Package| args.package.is_empty() || args.package.contains(&package.name);
     for package in workspace.libraries().filter(chosen) {
         for (set, features) in package.feature_sets() {
             // Features one by one are for the lints; tests see the two ends.
@@ -89,29 +86,16 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
     own.args(["test", "--no-fail-fast", "--package", "xtask"]);
     steps.push(suite("suites", "xtask", own));
     steps.extend(loom_models(workspace));
-    steps.push(Step::new("drill", "drill, end to end", |bench| {
-        drill(workspace, bench)
+    steps.push(Step::new("drill", "drill, end to end", |bench| drill(workspace, bench)));
+    steps.push(Step::new("report", "the drill's report in chromium", move |bench| {
+        with_browser(workspace, bench, args.skip_missing, |workspace, bench, program| {
+            browser::report(bench, program, &workspace.target.join("drill/report.html"))
+        })
     }));
-    steps.push(Step::new(
-        "report",
-        "the drill's report in chromium",
-        move |bench| {
-            with_browser(
-                workspace,
-                bench,
-                args.skip_missing,
-                |workspace, bench, program| {
-                    browser::report(bench, program, &workspace.target.join("drill/report.html"))
-                },
-            )
-        },
-    ));
     for guard in BREAKS {
-        steps.push(Step::new(
-            "broken",
-            format!("drill notices a broken guard: {guard}"),
-            |bench| broken_drill(workspace, bench, guard),
-        ));
+        steps.push(Step::new("broken", format!("drill notices a broken guard: {guard}"), |bench| {
+            broken_drill(workspace, bench, guard)
+        }));
     }
     steps
 }
@@ -130,10 +114,7 @@ fn judge(ended: Ended, report: &libtest::Report) -> Verdict {
     let mut note = format!("{} test programs", report.programs);
     if report.broken > 0 {
         counts.failed += report.broken;
-        note = format!(
-            "{} of {} test programs died",
-            report.broken, report.programs
-        );
+        note = format!("{} of {} test programs died", report.broken, report.programs);
     }
     if !ended.success() && counts.failed == 0 {
         // It didn't compile, or was stopped: nothing was counted, but it surely didn't pass.
@@ -143,11 +124,7 @@ fn judge(ended: Ended, report: &libtest::Report) -> Verdict {
         counts.failed = 1;
         "no test ran".clone_into(&mut note);
     }
-    Verdict {
-        counts,
-        note,
-        details: String::new(),
-    }
+    Verdict { counts, note, details: String::new() }
 }
 
 /// Loom explores every interleaving of the core's concurrent parts. It replaces the atomics of the whole build, hence the
@@ -155,10 +132,7 @@ fn judge(ended: Ended, report: &libtest::Report) -> Verdict {
 fn loom_models(workspace: &Workspace) -> Option<Step<'_>> {
     let tests = workspace.root.join("resilience-core/tests");
     let is_model = |name: &str| name.starts_with("loom");
-    let any = std::fs::read_dir(tests)
-        .ok()?
-        .flatten()
-        .any(|entry| entry.file_name().to_str().is_some_and(is_model));
+    let any = std::fs::read_dir(tests).ok()?.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_model));
     if !any {
         return None;
     }
@@ -181,18 +155,7 @@ fn loom_models(workspace: &Workspace) -> Option<Step<'_>> {
 
 fn drill_command(workspace: &Workspace, arguments: &[&str]) -> Command {
     let mut command = workspace.cargo();
-    command
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "xtask",
-            "--",
-            "drill",
-            "--seed",
-            SEED,
-        ])
-        .args(arguments);
+    command.args(["run", "--quiet", "--package", "xtask", "--", "drill", "--seed", SEED]).args(arguments);
     command
 }
 
@@ -204,29 +167,18 @@ fn drill(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, Stop> 
     }
     let ended = bench.run(&mut drill_command(workspace, &[]), DRILL_LIMIT)?;
     Ok(match Verdict::of(ended) {
-        verdict if verdict.counts.failed == 0 && !report.is_file() => {
-            Verdict::failed("it wrote no report")
-        }
+        verdict if verdict.counts.failed == 0 && !report.is_file() => Verdict::failed("it wrote no report"),
         verdict => verdict,
     })
 }
 
 /// Exit code 1 is "noticed"; 0 is blindness, and anything else (2: bad usage) proves nothing.
-fn broken_drill(
-    workspace: &Workspace,
-    bench: &mut Bench<'_>,
-    guard: &str,
-) -> Result<Verdict, Stop> {
-    Ok(
-        match bench.run(
-            &mut drill_command(workspace, &["--break", guard]),
-            DRILL_LIMIT,
-        )? {
-            Ended::Code(1) => Verdict::passed("exit code 1, as it must"),
-            Ended::Code(0) => Verdict::failed("the drill passed with its guard broken"),
-            other => Verdict::failed(format!("{other}; 1 expected")),
-        },
-    )
+fn broken_drill(workspace: &Workspace, bench: &mut Bench<'_>, guard: &str) -> Result<Verdict, Stop> {
+    Ok(match bench.run(&mut drill_command(workspace, &["--break", guard]), DRILL_LIMIT)? {
+        Ended::Code(1) => Verdict::passed("exit code 1, as it must"),
+        Ended::Code(0) => Verdict::failed("the drill passed with its guard broken"),
+        other => Verdict::failed(format!("{other}; 1 expected")),
+    })
 }
 
 /// Runs `work` with the browser. Without one: an end to everything (exit code 2), or a skip when that was asked for.
@@ -239,9 +191,7 @@ fn with_browser(
     match Component::named("chromium")?.ensure(workspace, bench) {
         Ok(program) => work(workspace, bench, &program),
         Err(Stop::Setup(line)) if skip_missing => Ok(Verdict::skipped(line)),
-        Err(Stop::Setup(line)) => Err(Stop::Missing(format!(
-            "{line}; or go on without: --skip-missing"
-        ))),
+        Err(Stop::Setup(line)) => Err(Stop::Missing(format!("{line}; or go on without: --skip-missing"))),
         Err(stop) => Err(stop),
     }
 }
@@ -251,15 +201,7 @@ mod tests {
     use super::*;
 
     fn report(passed: u64, failed: u64, broken: u64) -> libtest::Report {
-        libtest::Report {
-            counts: Counts {
-                passed,
-                failed,
-                skipped: 0,
-            },
-            programs: 2,
-            broken,
-        }
+        libtest::Report { counts: Counts { passed, failed, skipped: 0 }, programs: 2, broken }
     }
 
     #[test]
@@ -268,25 +210,10 @@ mod tests {
             let verdict = judge(ended, &report);
             (verdict.counts.passed, verdict.counts.failed, verdict.note)
         };
-        assert_eq!(
-            judged(Ended::Code(0), report(5, 0, 0)),
-            (5, 0, "2 test programs".to_owned())
-        );
-        assert_eq!(
-            judged(Ended::Code(101), report(5, 2, 0)),
-            (5, 2, "2 test programs".to_owned())
-        );
-        assert_eq!(
-            judged(Ended::Code(101), report(5, 0, 1)),
-            (5, 1, "1 of 2 test programs died".to_owned())
-        );
-        assert_eq!(
-            judged(Ended::Code(101), report(5, 0, 0)),
-            (5, 1, "exit code 101".to_owned())
-        );
-        assert_eq!(
-            judged(Ended::Code(0), report(0, 0, 0)),
-            (0, 1, "no test ran".to_owned())
-        );
+        assert_eq!(judged(Ended::Code(0), report(5, 0, 0)), (5, 0, "2 test programs".to_owned()));
+        assert_eq!(judged(Ended::Code(101), report(5, 2, 0)), (5, 2, "2 test programs".to_owned()));
+        assert_eq!(judged(Ended::Code(101), report(5, 0, 1)), (5, 1, "1 of 2 test programs died".to_owned()));
+        assert_eq!(judged(Ended::Code(101), report(5, 0, 0)), (5, 1, "exit code 101".to_owned()));
+        assert_eq!(judged(Ended::Code(0), report(0, 0, 0)), (0, 1, "no test ran".to_owned()));
     }
 }

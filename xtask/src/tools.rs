@@ -58,9 +58,7 @@ impl Machine {
         Self {
             root: rustix::process::geteuid().is_root(),
             disposable: marked("CI")
-                || ["/.dockerenv", "/run/.containerenv"]
-                    .iter()
-                    .any(|mark| Path::new(mark).exists()),
+                || ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()),
             apt: on_path("apt-get").is_some(),
         }
     }
@@ -73,31 +71,19 @@ impl Component {
     /// [`Stop::Setup`] when the table is broken or doesn't have it.
     pub(crate) fn named(name: &str) -> Result<Self, Stop> {
         let table = table()?;
-        let known: Vec<&str> = table
-            .iter()
-            .map(|component| component.name.as_str())
-            .collect();
+        let known: Vec<&str> = table.iter().map(|component| component.name.as_str()).collect();
         let known = known.join(", ");
         table
             .into_iter()
             .find(|component| component.name == name)
-            .ok_or_else(|| {
-                Stop::Setup(format!(
-                    "no component `{name}`; components.toml has: {known}"
-                ))
-            })
+            .ok_or_else(|| Stop::Setup(format!("no component `{name}`; components.toml has: {known}")))
     }
 
     /// Its program, when it is here: on `PATH`, or in the tools folder.
     pub(crate) fn find(&self, tools: &Path) -> Option<PathBuf> {
         let folders = ["bin", "node_modules/.bin", "venv/bin"].map(|folder| tools.join(folder));
         self.programs.iter().find_map(|program| {
-            on_path(program).or_else(|| {
-                folders
-                    .iter()
-                    .map(|folder| folder.join(program))
-                    .find(|path| path.is_file())
-            })
+            on_path(program).or_else(|| folders.iter().map(|folder| folder.join(program)).find(|path| path.is_file()))
         })
     }
 
@@ -113,10 +99,7 @@ impl Component {
             Get::Apt(package) => {
                 let mut commands = [
                     command(Path::new("apt-get"), &["update"]),
-                    command(
-                        Path::new("apt-get"),
-                        &["install", "--yes", "--no-install-recommends", package],
-                    ),
+                    command(Path::new("apt-get"), &["install", "--yes", "--no-install-recommends", package]),
                 ];
                 for command in &mut commands {
                     command.env("DEBIAN_FRONTEND", "noninteractive");
@@ -126,39 +109,21 @@ impl Component {
             Get::Cargo { package, version } => {
                 // A target folder of its own: its features must not mix with the workspace's builds.
                 let build = tools.join("build");
-                let arguments = [
-                    "install",
-                    package,
-                    "--version",
-                    version,
-                    "--locked",
-                    "--root",
-                    &folder,
-                ];
+                let arguments = ["install", package, "--version", version, "--locked", "--root", &folder];
                 let mut command = command(Path::new("cargo"), &arguments);
                 command.arg("--target-dir").arg(build);
                 vec![command]
             }
             Get::Npm { package, version } => {
                 let wanted = format!("{package}@{version}");
-                let arguments = [
-                    "install",
-                    "--no-audit",
-                    "--no-fund",
-                    "--prefix",
-                    &folder,
-                    &wanted,
-                ];
+                let arguments = ["install", "--no-audit", "--no-fund", "--prefix", &folder, &wanted];
                 vec![command(Path::new("npm"), &arguments)]
             }
             Get::Pip { package, version } => {
                 let venv = tools.join("venv");
                 let wanted = format!("{package}=={version}");
                 vec![
-                    command(
-                        Path::new("python3"),
-                        &["-m", "venv", &venv.to_string_lossy()],
-                    ),
+                    command(Path::new("python3"), &["-m", "venv", &venv.to_string_lossy()]),
                     command(&venv.join("bin/pip"), &["install", &wanted]),
                 ]
             }
@@ -175,16 +140,9 @@ impl Component {
 
     /// What a person has to type, one command a line.
     fn instructions(&self, tools: &Path) -> String {
-        let sudo = if matches!(self.get, Get::Apt(_)) {
-            "sudo "
-        } else {
-            ""
-        };
-        let lines: Vec<_> = self
-            .commands(tools)
-            .iter()
-            .map(|command| format!("{sudo}{}", process::shown(command)))
-            .collect();
+        let sudo = if matches!(self.get, Get::Apt(_)) { "sudo " } else { "" };
+        let lines: Vec<_> =
+            self.commands(tools).iter().map(|command| format!("{sudo}{}", process::shown(command))).collect();
         lines.join("\n")
     }
 
@@ -192,21 +150,14 @@ impl Component {
     ///
     /// # Errors
     /// [`Stop::Setup`] with the exact commands when it is missing and stays so; [`Stop::Interrupted`] on Ctrl-C.
-    pub(crate) fn ensure(
-        &self,
-        workspace: &Workspace,
-        bench: &mut Bench<'_>,
-    ) -> Result<PathBuf, Stop> {
+    pub(crate) fn ensure(&self, workspace: &Workspace, bench: &mut Bench<'_>) -> Result<PathBuf, Stop> {
         let tools = workspace.tools();
         if let Some(program) = self.find(&tools) {
             return Ok(program);
         }
         let missing = |reason: &str| {
             let commands = self.instructions(&tools).replace('\n', " && ");
-            Stop::Setup(format!(
-                "{} is missing ({}){reason}; get it with: {commands}",
-                self.name, self.why
-            ))
+            Stop::Setup(format!("{} is missing ({}){reason}; get it with: {commands}", self.name, self.why))
         };
         if !self.may_install(Machine::here()) {
             return Err(missing(""));
@@ -218,16 +169,12 @@ impl Component {
             anstream::eprintln!("{}", ui::paint(ui::NOTE, &line));
             let ended = bench.run(command.current_dir(&workspace.root), LIMIT)?;
             if !ended.success() {
-                return Err(missing(&format!(
-                    ", and `{}` failed: {ended}",
-                    process::shown(&command)
-                )));
+                return Err(missing(&format!(", and `{}` failed: {ended}", process::shown(&command))));
             }
         }
         // Half a gigabyte that is never used again. Left where it can't be removed.
         let _ = std::fs::remove_dir_all(tools.join("build"));
-        self.find(&tools)
-            .ok_or_else(|| missing(", and is not there after it was installed"))
+        self.find(&tools).ok_or_else(|| missing(", and is not there after it was installed"))
     }
 }
 
@@ -240,9 +187,7 @@ fn table() -> Result<Vec<Component>, Stop> {
 
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 #[cfg(test)]
@@ -269,33 +214,16 @@ mod tests {
             Component::named(name).unwrap();
         }
         for component in &table {
-            assert!(
-                !component.programs.is_empty() && !component.why.is_empty(),
-                "{component:?}"
-            );
-            assert_eq!(
-                table
-                    .iter()
-                    .filter(|other| other.name == component.name)
-                    .count(),
-                1,
-                "{}",
-                component.name
-            );
+            assert!(!component.programs.is_empty() && !component.why.is_empty(), "{component:?}");
+            assert_eq!(table.iter().filter(|other| other.name == component.name).count(), 1, "{}", component.name);
         }
         let line = Component::named("postgres").unwrap_err().to_string();
-        assert_eq!(
-            line,
-            "no component `postgres`; components.toml has: cargo-deny, chromium"
-        );
+        assert_eq!(line, "no component `postgres`; components.toml has: cargo-deny, chromium");
     }
 
     #[test]
     fn each_source_has_its_exact_commands() {
-        let shown: Vec<_> = one_of_each()
-            .iter()
-            .map(|c| c.instructions(Path::new("t/tools")))
-            .collect();
+        let shown: Vec<_> = one_of_each().iter().map(|c| c.instructions(Path::new("t/tools"))).collect();
         insta::assert_snapshot!(shown.join("\n\n"), @r"
         sudo DEBIAN_FRONTEND=noninteractive apt-get update
         sudo DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends a-deb
@@ -311,15 +239,9 @@ mod tests {
 
     #[test]
     fn the_system_is_changed_only_as_root_on_a_disposable_machine() {
-        let [apt, rest @ ..] = &one_of_each()[..] else {
-            panic!("four components")
-        };
+        let [apt, rest @ ..] = &one_of_each()[..] else { panic!("four components") };
         for bits in 0..8_u8 {
-            let machine = Machine {
-                root: bits & 1 != 0,
-                disposable: bits & 2 != 0,
-                apt: bits & 4 != 0,
-            };
+            let machine = Machine { root: bits & 1 != 0, disposable: bits & 2 != 0, apt: bits & 4 != 0 };
             assert_eq!(apt.may_install(machine), bits == 7, "{machine:?}");
             assert!(rest.iter().all(|component| component.may_install(machine)));
         }
@@ -328,13 +250,8 @@ mod tests {
     #[test]
     fn a_program_in_the_tools_folder_is_found() {
         let tools = tempfile::tempdir().unwrap();
-        let [_, component, ..] = &one_of_each()[..] else {
-            panic!("four components")
-        };
-        let component = Component {
-            programs: vec!["no-such-tool-anywhere".into()],
-            ..component.clone()
-        };
+        let [_, component, ..] = &one_of_each()[..] else { panic!("four components") };
+        let component = Component { programs: vec!["no-such-tool-anywhere".into()], ..component.clone() };
         assert_eq!(component.find(tools.path()), None);
         let program = tools.path().join("bin/no-such-tool-anywhere");
         std::fs::create_dir_all(program.parent().unwrap()).unwrap();

@@ -38,10 +38,7 @@ fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars()
-        .take(width.saturating_sub(1))
-        .chain(['…'])
-        .collect()
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// The line of the step that is running, on standard error.
@@ -75,10 +72,7 @@ impl Running {
         }
         self.last = time;
         let doing = doing().unwrap_or_default();
-        let line = clip(
-            &format!("{} … {}  {doing}", self.label, elapsed(time)),
-            WIDTH,
-        );
+        let line = clip(&format!("{} … {}  {doing}", self.label, elapsed(time)), WIDTH);
         if self.live {
             self.redraw(&line);
         } else {
@@ -91,17 +85,8 @@ impl Running {
         if self.live {
             self.redraw("");
         }
-        let note = if note.is_empty() {
-            String::new()
-        } else {
-            format!("  {}", paint(DIM, note))
-        };
-        anstream::eprintln!(
-            "{}  {}  {}{note}",
-            self.label,
-            paint(style, mark),
-            elapsed(time)
-        );
+        let note = if note.is_empty() { String::new() } else { format!("  {}", paint(DIM, note)) };
+        anstream::eprintln!("{}  {}  {}{note}", self.label, paint(style, mark), elapsed(time));
     }
 
     #[allow(clippy::unused_self, reason = "only a step on a terminal may redraw")]
@@ -115,15 +100,8 @@ impl Running {
 /// A table with aligned columns; the first row is the head. Cells are plain text.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|c| c.chars().count())
-            .max()
-    };
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
@@ -143,25 +121,14 @@ mod tests {
 
     #[test]
     fn times_read_well_at_every_size() {
-        let shown = [40, 9_900, 10_000, 59_999, 60_000, 185_000]
-            .map(|ms| elapsed(Duration::from_millis(ms)));
-        assert_eq!(
-            shown,
-            ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 00 s", "3 min 05 s"]
-        );
+        let shown = [40, 9_900, 10_000, 59_999, 60_000, 185_000].map(|ms| elapsed(Duration::from_millis(ms)));
+        assert_eq!(shown, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 00 s", "3 min 05 s"]);
     }
 
     #[test]
     fn a_table_is_aligned_and_leaves_no_trailing_blanks() {
-        let rows = [
-            vec!["step", "result"],
-            vec!["fmt", "ok"],
-            vec!["clippy core", "failed"],
-        ];
-        let rows: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| row.iter().map(ToString::to_string).collect())
-            .collect();
+        let rows = [vec!["step", "result"], vec!["fmt", "ok"], vec!["clippy core", "failed"]];
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
         insta::assert_snapshot!(table(&rows), @r"
         step         result
         fmt          ok

@@ -37,32 +37,17 @@ struct Target {
 
 impl Package {
     fn is_library(&self) -> bool {
-        self.targets
-            .iter()
-            .any(|target| target.kind.iter().any(|kind| kind == "lib"))
+        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
     }
 
     /// The feature sets to check, as arguments for cargo: none, each alone, all. A set that equals another is left out.
     pub(crate) fn feature_sets(&self) -> Vec<(String, Vec<String>)> {
-        let counts =
-            |(name, gives): &(&String, &Vec<String>)| *name != "default" || !gives.is_empty();
-        let alone: Vec<&String> = self
-            .features
-            .iter()
-            .filter(counts)
-            .map(|(name, _)| name)
-            .collect();
-        let mut sets = vec![(
-            "no features".to_owned(),
-            vec!["--no-default-features".to_owned()],
-        )];
+        let counts = |(name, gives): &(&String, &Vec<String>)| *name != "default" || !gives.is_empty();
+        let alone: Vec<&String> = self.features.iter().filter(counts).map(|(name, _)| name).collect();
+        let mut sets = vec![("no features".to_owned(), vec!["--no-default-features".to_owned()])];
         if alone.len() > 1 {
             sets.extend(alone.iter().map(|name| {
-                let arguments = vec![
-                    "--no-default-features".to_owned(),
-                    "--features".to_owned(),
-                    (*name).clone(),
-                ];
+                let arguments = vec!["--no-default-features".to_owned(), "--features".to_owned(), (*name).clone()];
                 (format!("only {name}"), arguments)
             }));
         }
@@ -86,27 +71,16 @@ impl Workspace {
     /// # Errors
     /// [`Stop::Setup`] with cargo's own words when it refuses.
     pub(crate) fn load(root: &Path) -> Result<Self, Stop> {
-        let output = cargo(root)
-            .args(["metadata", "--format-version=1", "--all-features"])
-            .output()
-            .map_err(|error| {
-                Stop::Setup(format!(
-                    "cannot start cargo: {error}; install Rust from https://rustup.rs"
-                ))
+        let output =
+            cargo(root).args(["metadata", "--format-version=1", "--all-features"]).output().map_err(|error| {
+                Stop::Setup(format!("cannot start cargo: {error}; install Rust from https://rustup.rs"))
             })?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr);
-            return Err(Stop::Setup(format!(
-                "cargo metadata failed in {}: {}",
-                root.display(),
-                words.trim()
-            )));
+            return Err(Stop::Setup(format!("cargo metadata failed in {}: {}", root.display(), words.trim())));
         }
-        let metadata: Metadata = serde_json::from_slice(&output.stdout).map_err(|error| {
-            Stop::Setup(format!(
-                "cargo metadata answered what we can't read: {error}"
-            ))
-        })?;
+        let metadata: Metadata = serde_json::from_slice(&output.stdout)
+            .map_err(|error| Stop::Setup(format!("cargo metadata answered what we can't read: {error}")))?;
         Ok(Self {
             root: root.to_owned(),
             target: metadata.target_directory,
@@ -117,9 +91,7 @@ impl Workspace {
 
     /// The workspace's own crates.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| self.members.contains(&package.id))
+        self.packages.iter().filter(|package| self.members.contains(&package.id))
     }
 
     /// The crates users depend on, each of which must build, document and test alone.
@@ -132,15 +104,9 @@ impl Workspace {
     /// # Errors
     /// [`Stop::Setup`] with the names that are allowed.
     pub(crate) fn known(&self, names: &[String]) -> Result<(), Stop> {
-        let known: Vec<&str> = self
-            .libraries()
-            .map(|package| package.name.as_str())
-            .collect();
+        let known: Vec<&str> = self.libraries().map(|package| package.name.as_str()).collect();
         match names.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => Err(Stop::Setup(format!(
-                "--package {name}: no such library; allowed: {}",
-                known.join(", ")
-            ))),
+            Some(name) => Err(Stop::Setup(format!("--package {name}: no such library; allowed: {}", known.join(", ")))),
             None => Ok(()),
         }
     }
@@ -167,23 +133,14 @@ pub(crate) fn root() -> Result<PathBuf, Stop> {
         return Ok(root.to_owned());
     }
     let here = std::env::current_dir().map_err(|error| {
-        Stop::Setup(format!(
-            "cannot tell the current directory: {error}; change to one that exists"
-        ))
+        Stop::Setup(format!("cannot tell the current directory: {error}; change to one that exists"))
     })?;
     let is_root = |folder: &&Path| {
-        std::fs::read_to_string(folder.join("Cargo.toml"))
-            .is_ok_and(|manifest| manifest.contains("[workspace]"))
+        std::fs::read_to_string(folder.join("Cargo.toml")).is_ok_and(|manifest| manifest.contains("[workspace]"))
     };
-    here.ancestors()
-        .find(is_root)
-        .map(Path::to_owned)
-        .ok_or_else(|| {
-            Stop::Setup(format!(
-                "{} is not inside the workspace; run `cargo xtask` from the checkout",
-                here.display()
-            ))
-        })
+    here.ancestors().find(is_root).map(Path::to_owned).ok_or_else(|| {
+        Stop::Setup(format!("{} is not inside the workspace; run `cargo xtask` from the checkout", here.display()))
+    })
 }
 
 fn cargo(root: &Path) -> Command {
@@ -191,11 +148,7 @@ fn cargo(root: &Path) -> Command {
     command.current_dir(root).env("CARGO_TERM_COLOR", "never");
     // What `cargo run` told *us* about our package must not reach the builds we start.
     for (name, _) in std::env::vars_os() {
-        let told = |name: &str| {
-            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"]
-                .iter()
-                .any(|p| name.starts_with(p))
-        };
+        let told = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|p| name.starts_with(p));
         if name.to_str().is_some_and(told) {
             command.env_remove(name);
         }
@@ -208,12 +161,8 @@ mod tests {
     use super::*;
 
     fn package(features: &[(&str, &[&str])]) -> Package {
-        let features = features.iter().map(|(name, gives)| {
-            (
-                (*name).to_owned(),
-                gives.iter().map(ToString::to_string).collect(),
-            )
-        });
+        let features =
+            features.iter().map(|(name, gives)| ((*name).to_owned(), gives.iter().map(ToString::to_string).collect()));
         Package {
             id: String::new(),
             name: "x".into(),
@@ -226,43 +175,23 @@ mod tests {
     }
 
     fn names(package: &Package) -> Vec<String> {
-        package
-            .feature_sets()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect()
+        package.feature_sets().into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
     fn feature_sets_are_none_each_alone_and_all_without_doubles() {
         assert_eq!(names(&package(&[])), ["no features"]);
+        assert_eq!(names(&package(&[("default", &[]), ("serde", &["dep:serde"])])), ["no features", "all features"]);
         assert_eq!(
-            names(&package(&[("default", &[]), ("serde", &["dep:serde"])])),
-            ["no features", "all features"]
-        );
-        assert_eq!(
-            names(&package(&[
-                ("default", &["a"]),
-                ("a", &["dep:a"]),
-                ("b", &["dep:b"])
-            ])),
-            [
-                "no features",
-                "only a",
-                "only b",
-                "only default",
-                "all features"
-            ]
+            names(&package(&[("default", &["a"]), ("a", &["dep:a"]), ("b", &["dep:b"])])),
+            ["no features", "only a", "only b", "only default", "all features"]
         );
     }
 
     #[test]
     fn this_workspace_is_found_with_its_libraries() {
         let workspace = Workspace::load(&root().unwrap()).unwrap();
-        let libraries: Vec<_> = workspace
-            .libraries()
-            .map(|package| package.name.as_str())
-            .collect();
+        let libraries: Vec<_> = workspace.libraries().map(|package| package.name.as_str()).collect();
         assert!(libraries.contains(&"resilience-core"), "{libraries:?}");
         assert!(!libraries.contains(&"xtask"), "{libraries:?}");
         assert!(workspace.target.is_absolute());

@@ -36,10 +36,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Verdict, Stop> {
     problems.extend(unwatched(workspace)?);
     problems.extend(too_new(&workspace.packages, ours.1));
     let output = workspace.cargo().arg("--version").output();
-    let toolchain = output
-        .ok()
-        .and_then(|o| String::from_utf8(o.stdout).ok())
-        .unwrap_or_default();
+    let toolchain = output.ok().and_then(|o| String::from_utf8(o.stdout).ok()).unwrap_or_default();
     let version = toolchain.split(' ').nth(1).and_then(Version::parse);
     if version.is_none_or(|version| version < ours.1) {
         problems.push(format!(
@@ -52,11 +49,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Verdict, Stop> {
     Ok(if problems.is_empty() {
         Verdict::passed(format!("{}: {count} packages", ours.0))
     } else {
-        Verdict::failed(format!(
-            "{} of {count} packages and settings",
-            problems.len()
-        ))
-        .details(problems.join("\n"))
+        Verdict::failed(format!("{} of {count} packages and settings", problems.len())).details(problems.join("\n"))
     })
 }
 
@@ -66,9 +59,7 @@ pub(super) fn build(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verd
         return Ok(Verdict::failed("rust-version is not stated"));
     };
     let list = Command::new("rustup").args(["toolchain", "list"]).output();
-    let list = list
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-        .unwrap_or_default();
+    let list = list.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let Some(toolchain) = installed(&list, &text) else {
         let how = format!("NOT CHECKED: `rustup toolchain install {text}` would let it");
         return Ok(Verdict::skipped(how));
@@ -76,14 +67,7 @@ pub(super) fn build(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verd
     let mut command = Command::new("rustup");
     command
         .current_dir(&workspace.root)
-        .args([
-            "run",
-            toolchain,
-            "cargo",
-            "check",
-            "--workspace",
-            "--all-features",
-        ])
+        .args(["run", toolchain, "cargo", "check", "--workspace", "--all-features"])
         // Another compiler's artefacts would push ours out.
         .arg("--target-dir")
         .arg(workspace.target.join("msrv"));
@@ -92,12 +76,9 @@ pub(super) fn build(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verd
 
 /// The installed toolchain for `version`, by the name rustup gives it.
 fn installed<'a>(list: &'a str, version: &str) -> Option<&'a str> {
-    let names = list
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
     names.into_iter().find(|name| {
-        name.strip_prefix(version)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-') || rest.starts_with('.'))
+        name.strip_prefix(version).is_some_and(|rest| rest.is_empty() || rest.starts_with('-') || rest.starts_with('.'))
     })
 }
 
@@ -106,10 +87,7 @@ fn stated(workspace: &Workspace, problems: &mut Vec<String>) -> Option<(String, 
     let mut found: Option<(String, Version)> = None;
     for member in workspace.members() {
         let Some(text) = &member.rust_version else {
-            problems.push(format!(
-                "{} states no rust-version; add `rust-version.workspace = true`",
-                member.name
-            ));
+            problems.push(format!("{} states no rust-version; add `rust-version.workspace = true`", member.name));
             continue;
         };
         let version = Version::parse(text)?;
@@ -128,8 +106,7 @@ fn unwatched(workspace: &Workspace) -> Result<Vec<String>, Stop> {
     let read = |path: &std::path::Path| -> Result<toml::Table, Stop> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Stop::Setup(format!("cannot read {}: {error}", path.display())))?;
-        text.parse()
-            .map_err(|error| Stop::Setup(format!("{}: {error}", path.display())))
+        text.parse().map_err(|error| Stop::Setup(format!("{}: {error}", path.display())))
     };
     let root = read(&workspace.root.join("Cargo.toml"))?;
     let level = ["workspace", "lints", "clippy"]
@@ -142,15 +119,9 @@ fn unwatched(workspace: &Workspace) -> Result<Vec<String>, Stop> {
     }
     for member in workspace.members() {
         let manifest = read(&member.manifest_path)?;
-        let inherits = manifest
-            .get("lints")
-            .and_then(|lints| lints.get("workspace"))
-            .and_then(toml::Value::as_bool);
+        let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
         if inherits != Some(true) {
-            problems.push(format!(
-                "{} doesn't inherit the workspace's lints",
-                member.name
-            ));
+            problems.push(format!("{} doesn't inherit the workspace's lints", member.name));
         }
     }
     Ok(problems)
@@ -161,12 +132,7 @@ fn too_new(packages: &[Package], ours: Version) -> Vec<String> {
     let needs = |package: &Package| {
         let text = package.rust_version.as_deref()?;
         let newer = Version::parse(text).is_none_or(|version| version > ours);
-        newer.then(|| {
-            format!(
-                "{} {} needs Rust {text}; choose an older version of it",
-                package.name, package.version
-            )
-        })
+        newer.then(|| format!("{} {} needs Rust {text}; choose an older version of it", package.name, package.version))
     };
     packages.iter().filter_map(needs).collect()
 }
@@ -192,20 +158,13 @@ mod tests {
         package.name = "greedy".to_owned();
         package.rust_version = Some("1.99".to_owned());
         let problems = too_new(&[package], Version([1, 88, 0]));
-        assert_eq!(
-            problems,
-            ["greedy 0.1.0 needs Rust 1.99; choose an older version of it"]
-        );
+        assert_eq!(problems, ["greedy 0.1.0 needs Rust 1.99; choose an older version of it"]);
     }
 
     #[test]
     fn only_a_toolchain_of_that_version_counts_as_installed() {
-        let list =
-            "stable-x86_64-unknown-linux-gnu (active)\n1.8-x\n1.88.0-x86_64-unknown-linux-gnu\n";
-        assert_eq!(
-            installed(list, "1.88"),
-            Some("1.88.0-x86_64-unknown-linux-gnu")
-        );
+        let list = "stable-x86_64-unknown-linux-gnu (active)\n1.8-x\n1.88.0-x86_64-unknown-linux-gnu\n";
+        assert_eq!(installed(list, "1.88"), Some("1.88.0-x86_64-unknown-linux-gnu"));
         assert_eq!(installed(list, "1.87"), None);
         assert_eq!(installed("1.880-x\n", "1.88"), None);
     }

@@ -37,13 +37,7 @@ const PUBLIC: [&str; 8] = [
 pub(super) fn check(workspace: &Workspace) -> Result<Verdict, Stop> {
     let listed = Command::new("git")
         .current_dir(&workspace.root)
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .output()
         .map_err(|error| Stop::Setup(format!("cannot start git: {error}; install git")))?;
     if !listed.status.success() {
@@ -51,11 +45,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Verdict, Stop> {
     }
     let needles = Needles::of_this_machine(&workspace.root);
     let (mut files, mut found) = (0, Vec::new());
-    for name in listed
-        .stdout
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
+    for name in listed.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let name = String::from_utf8_lossy(name).into_owned();
         // A file that is listed but gone is being deleted; a binary one has no lines.
         let Ok(text) = std::fs::read_to_string(workspace.root.join(&name)) else {
@@ -63,9 +53,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Verdict, Stop> {
         };
         files += 1;
         let lines = (1..).zip(text.lines());
-        found.extend(
-            lines.filter_map(|(n, line)| Some(format!("{name}:{n}: {}", needles.find(line)?))),
-        );
+        found.extend(lines.filter_map(|(n, line)| Some(format!("{name}:{n}: {}", needles.find(line)?))));
     }
     Ok(if found.is_empty() {
         Verdict::passed(format!("{files} files"))
@@ -83,22 +71,14 @@ struct Needles {
 impl Needles {
     fn of_this_machine(root: &Path) -> Self {
         let cargo_home = std::env::var("CARGO_HOME").ok();
-        let checkout = root
-            .ancestors()
-            .take(2)
-            .filter_map(Path::to_str)
-            .map(str::to_owned);
-        let folders = checkout
-            .chain(cargo_home.clone())
-            .chain(std::env::var("HOME").ok());
-        let folders =
-            folders.filter(|folder| folder.len() > 1 && !COMMON.contains(&folder.as_str()));
-        let config = cargo_home
-            .and_then(|home| std::fs::read_to_string(Path::new(&home).join("config.toml")).ok());
-        let settings = MIRRORS
-            .iter()
-            .filter_map(|name| std::env::var(name).ok())
-            .chain(config);
+        let checkout = root.ancestors().take(2).filter_map(Path::to_str).map(str::to_owned);
+        // A home in the usual place is found by the general rule.
+        let usual = |folder: &String| HOMES.iter().any(|home| format!("{folder}/").starts_with(home));
+        let home = std::env::var("HOME").ok().filter(|home| !usual(home));
+        let folders = checkout.chain(cargo_home.clone()).chain(home);
+        let folders = folders.filter(|folder| folder.len() > 1 && !COMMON.contains(&folder.as_str()));
+        let config = cargo_home.and_then(|home| std::fs::read_to_string(Path::new(&home).join("config.toml")).ok());
+        let settings = MIRRORS.iter().filter_map(|name| std::env::var(name).ok()).chain(config);
         Self {
             folders: folders.map(|folder| format!("{folder}/")).collect(),
             hosts: settings.flat_map(|setting| hosts(&setting)).collect(),
@@ -108,26 +88,16 @@ impl Needles {
     /// The first place named in `line`.
     fn find(&self, line: &str) -> Option<String> {
         let folder = self.folders.iter().find_map(|folder| {
-            at_word_start(line, folder)
-                .next()
-                .map(|_| format!("`{folder}` is a folder of this machine"))
+            at_word_start(line, folder).next().map(|_| format!("`{folder}` is a folder of this machine"))
         });
         let home = || {
             HOMES.iter().find_map(|home| {
-                let named = |rest: &str| {
-                    rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_')
-                };
+                let named = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_');
                 let mut hits = at_word_start(line, home);
-                hits.any(named)
-                    .then(|| format!("`{home}…` is somebody's home"))
+                hits.any(named).then(|| format!("`{home}…` is somebody's home"))
             })
         };
-        let host = || {
-            self.hosts
-                .iter()
-                .find(|host| line.contains(*host))
-                .map(|host| format!("`{host}` is a mirror"))
-        };
+        let host = || self.hosts.iter().find(|host| line.contains(*host)).map(|host| format!("`{host}` is a mirror"));
         folder.or_else(home).or_else(host)
     }
 }
@@ -145,10 +115,7 @@ fn at_word_start<'a>(line: &'a str, needle: &str) -> impl Iterator<Item = &'a st
 fn hosts(text: &str) -> Vec<String> {
     let after = text.split("://").skip(1);
     let host = |rest: &str| {
-        let authority: String = rest
-            .chars()
-            .take_while(|c| !"/\"' ,\n".contains(*c))
-            .collect();
+        let authority: String = rest.chars().take_while(|c| !"/\"' ,\n".contains(*c)).collect();
         let host = authority.rsplit('@').next()?.split(':').next()?.to_owned();
         (!host.is_empty() && !PUBLIC.contains(&host.as_str())).then_some(host)
     };
@@ -160,10 +127,7 @@ mod tests {
     use super::*;
 
     fn needles() -> Needles {
-        Needles {
-            folders: vec!["/quux/checkout/".to_owned()],
-            hosts: vec!["mirror.corp.example".to_owned()],
-        }
+        Needles { folders: vec!["/quux/checkout/".to_owned()], hosts: vec!["mirror.corp.example".to_owned()] }
     }
 
     #[test]
@@ -181,20 +145,17 @@ mod tests {
 
     #[test]
     fn addresses_and_general_words_are_not_places() {
-        for line in [
-            "https://example.org/home/page",
-            "/home/ is where homes are",
-            "a/quux/checkout/y",
-            "~/home/x",
-            "$X/root/x",
-        ] {
+        for line in
+            ["https://example.org/home/page", "/home/ is where homes are", "a/quux/checkout/y", "~/home/x", "$X/root/x"]
+        {
             assert_eq!(needles().find(line), None, "{line}");
         }
     }
 
     #[test]
     fn hosts_are_taken_from_settings_unless_they_are_everybodys() {
-        let config = "registry = \"sparse+https://user:pw@mirror.corp.example:8443/index/\"\nold = 'https://crates.io/x'";
+        let config =
+            "registry = \"sparse+https://user:pw@mirror.corp.example:8443/index/\"\nold = 'https://crates.io/x'";
         assert_eq!(hosts(config), ["mirror.corp.example"]);
     }
 }

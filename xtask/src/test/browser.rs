@@ -31,11 +31,7 @@ const CONTROLS: [Control; 6] = [
         body: "<svg width=9 height=9></svg><script>document.title = String(6 * 7)</script>",
         says: None,
     },
-    Control {
-        name: "throws",
-        body: "<script>missing()</script>",
-        says: Some("missing is not defined"),
-    },
+    Control { name: "throws", body: "<script>missing()</script>", says: Some("missing is not defined") },
     Control {
         name: "complains",
         body: "<script>console.error('broken on purpose')</script>",
@@ -51,11 +47,7 @@ const CONTROLS: [Control; 6] = [
         body: "<script>Promise.reject(new Error('turned down'))</script>",
         says: Some("turned down"),
     },
-    Control {
-        name: "not self-contained",
-        body: "<img src='missing.png'>",
-        says: Some("missing.png"),
-    },
+    Control { name: "not self-contained", body: "<img src='missing.png'>", says: Some("missing.png") },
 ];
 
 /// What came of opening a page.
@@ -75,19 +67,12 @@ pub(super) fn controls(
     let mut counts = Counts::default();
     let mut wrong = Vec::new();
     for control in &CONTROLS {
-        let page = format!(
-            "<!doctype html><html><head><title>x</title></head><body>{}</body></html>",
-            control.body
-        );
+        let page = format!("<!doctype html><html><head><title>x</title></head><body>{}</body></html>", control.body);
         let problem = match open(bench, program, &page)? {
             Err(problem) => Some(problem),
             Ok(opened) => match control.says {
-                None if !opened.console.is_empty() => {
-                    Some(format!("clean, but says {:?}", opened.console))
-                }
-                None if !opened.document.contains("<title>42</title>") => {
-                    Some("its script did not run".to_owned())
-                }
+                None if !opened.console.is_empty() => Some(format!("clean, but says {:?}", opened.console)),
+                None if !opened.document.contains("<title>42</title>") => Some("its script did not run".to_owned()),
                 Some(words) if !opened.console.iter().any(|line| line.contains(words)) => {
                     Some(format!("{words:?} not heard, but {:?}", opened.console))
                 }
@@ -102,35 +87,22 @@ pub(super) fn controls(
             }
         }
     }
-    Ok(Verdict {
-        counts,
-        note: program.display().to_string(),
-        details: wrong.join("\n"),
-    })
+    Ok(Verdict { counts, note: program.display().to_string(), details: wrong.join("\n") })
 }
 
 /// Opens the drill's report: it must be self-contained, silent, complete, and have plots.
-pub(super) fn report(
-    bench: &mut Bench<'_>,
-    program: &Path,
-    report: &Path,
-) -> Result<Verdict, Stop> {
+pub(super) fn report(bench: &mut Bench<'_>, program: &Path, report: &Path) -> Result<Verdict, Stop> {
     let page = match std::fs::read_to_string(report) {
         Ok(page) => page,
         Err(error) => {
-            return Ok(Verdict::failed(format!(
-                "cannot read {}: {error}",
-                report.display()
-            )));
+            return Ok(Verdict::failed(format!("cannot read {}: {error}", report.display())));
         }
     };
     let opened = match open(bench, program, &page)? {
         Ok(opened) => opened,
         Err(problem) => return Ok(Verdict::failed(problem)),
     };
-    let plotted = ["<svg", "<canvas"]
-        .iter()
-        .any(|plot| opened.document.contains(plot));
+    let plotted = ["<svg", "<canvas"].iter().any(|plot| opened.document.contains(plot));
     Ok(match opened.console.len() {
         0 if !plotted => Verdict::failed("it shows no plot"),
         0 => Verdict::passed(format!("{} KiB, console silent", page.len() / 1024)),
@@ -145,30 +117,11 @@ fn open(bench: &mut Bench<'_>, program: &Path, page: &str) -> Result<Result<Open
     std::fs::write(&file, under_policy(page)).map_err(|error| Stop::write(&file, &error))?;
     let mut command = Command::new(program);
     command
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-        ])
-        .args([
-            "--disable-component-update",
-            "--disable-sync",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-        ])
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
+        .args(["--disable-component-update", "--disable-sync", "--disable-quic", "--disable-dev-shm-usage"])
         // Console messages go to standard error; two virtual seconds let timers run without waiting for them.
-        .args([
-            "--enable-logging=stderr",
-            "--v=0",
-            "--virtual-time-budget=2000",
-            "--dump-dom",
-        ])
-        .arg(format!(
-            "--user-data-dir={}",
-            folder.path().join("profile").display()
-        ))
+        .args(["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
         .arg(format!("file://{}", file.display()));
     let ended = bench.run(&mut command, LIMIT)?;
     let output = bench.output();
@@ -180,26 +133,15 @@ fn open(bench: &mut Bench<'_>, program: &Path, page: &str) -> Result<Result<Open
     if !document.contains("</html>") {
         return Ok(Err("chromium printed no document".to_owned()));
     }
-    let console = log
-        .into_iter()
-        .filter(|line| line.contains(":CONSOLE:") || line.contains(":CONSOLE("));
-    Ok(Ok(Opened {
-        console: console.map(str::to_owned).collect(),
-        document,
-    }))
+    let console = log.into_iter().filter(|line| line.contains(":CONSOLE:") || line.contains(":CONSOLE("));
+    Ok(Ok(Opened { console: console.map(str::to_owned).collect(), document }))
 }
 
 /// `page` with the policy first in its head, where it governs all that follows.
 fn under_policy(page: &str) -> String {
     let lower = page.to_ascii_lowercase();
-    let head = lower
-        .find("<head")
-        .and_then(|at| Some(at + lower[at..].find('>')? + 1));
-    let doctype = || {
-        lower
-            .find("<!doctype")
-            .and_then(|at| Some(at + lower[at..].find('>')? + 1))
-    };
+    let head = lower.find("<head").and_then(|at| Some(at + lower[at..].find('>')? + 1));
+    let doctype = || lower.find("<!doctype").and_then(|at| Some(at + lower[at..].find('>')? + 1));
     let (before, after) = page.split_at(head.or_else(doctype).unwrap_or(0));
     format!("{before}{POLICY}{after}")
 }
@@ -209,9 +151,7 @@ fn is_log(line: &str) -> bool {
     let Some(inside) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
         return false;
     };
-    [":INFO:", ":WARNING:", ":ERROR:", ":FATAL:", ":VERBOSE"]
-        .iter()
-        .any(|level| inside.0.contains(level))
+    [":INFO:", ":WARNING:", ":ERROR:", ":FATAL:", ":VERBOSE"].iter().any(|level| inside.0.contains(level))
 }
 
 #[cfg(test)]
@@ -220,11 +160,7 @@ mod tests {
 
     #[test]
     fn the_policy_comes_before_anything_that_loads() {
-        for page in [
-            "<!DOCTYPE html><html lang=en><HEAD><link></HEAD>",
-            "<!doctype html><link>",
-            "<link>",
-        ] {
+        for page in ["<!DOCTYPE html><html lang=en><HEAD><link></HEAD>", "<!doctype html><link>", "<link>"] {
             let opened = under_policy(page);
             let (policy, link) = (opened.find(POLICY), opened.find("<link>"));
             assert!(policy < link && policy.is_some(), "{opened}");
@@ -233,9 +169,7 @@ mod tests {
 
     #[test]
     fn only_the_browsers_own_lines_are_its_log() {
-        assert!(is_log(
-            "[13730:13730:1124/214619.171404:INFO:CONSOLE:1] \"fine\", source: file:///x (1)"
-        ));
+        assert!(is_log("[13730:13730:1124/214619.171404:INFO:CONSOLE:1] \"fine\", source: file:///x (1)"));
         assert!(!is_log("[1, 2, 3] in a page's text"));
         assert!(!is_log("<p>an :INFO: of the page</p>"));
     }

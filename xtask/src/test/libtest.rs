@@ -23,10 +23,7 @@ pub(super) fn read(output: &str) -> Report {
             report.programs += 1;
             report.broken += u64::from(open);
             open = true;
-        } else if let Some(counts) = line
-            .find("test result: ")
-            .and_then(|at| summary(&line[at..]))
-        {
+        } else if let Some(counts) = line.find("test result: ").and_then(|at| summary(&line[at..])) {
             report.counts += counts;
             open = false;
         }
@@ -91,48 +88,24 @@ test src/lib.rs - y (line 3) ... ok
 
 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.21s
 ";
-        let counts = Counts {
-            passed: 2,
-            failed: 1,
-            skipped: 1,
-        };
-        assert_eq!(
-            read(output),
-            Report {
-                counts,
-                programs: 2,
-                broken: 0
-            }
-        );
+        let counts = Counts { passed: 2, failed: 1, skipped: 1 };
+        assert_eq!(read(output), Report { counts, programs: 2, broken: 0 });
     }
 
     #[test]
     fn a_program_that_dies_without_a_summary_is_counted() {
         let died = "running 2 tests\nthread 'a' has overflowed its stack\nerror: test failed";
         assert_eq!(read(died).broken, 1);
-        let between = format!(
-            "{died}\nrunning 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured"
-        );
+        let between = format!("{died}\nrunning 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured");
         assert_eq!(
             read(&between),
-            Report {
-                counts: Counts {
-                    passed: 1,
-                    failed: 0,
-                    skipped: 0
-                },
-                programs: 2,
-                broken: 1
-            }
+            Report { counts: Counts { passed: 1, failed: 0, skipped: 0 }, programs: 2, broken: 1 }
         );
     }
 
     #[test]
     fn text_that_only_looks_like_a_summary_is_left_alone() {
-        assert_eq!(
-            read("running out of tests\nrunning 2 tests now\ntest result: unclear\n"),
-            Report::default()
-        );
+        assert_eq!(read("running out of tests\nrunning 2 tests now\ntest result: unclear\n"), Report::default());
     }
 
     #[test]
