@@ -117,6 +117,6 @@ fn advisories(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, S
         return Ok(Verdict::skipped("NOT CHECKED: the advisory database is not reachable from here"));
     }
     let mut check = Command::new(&program);
-    check.current_dir(&workspace.root).args(["--all-features", "check", "--disable-fetch", "advisories"]);
+    check.current_dir(&workspace.root).args(["--offline", "--all-features", "check", "advisories"]);
     Ok(Verdict::of(bench.run(&mut check, LIMIT)?))
 }

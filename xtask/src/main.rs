@@ -38,7 +38,7 @@ enum Verb {
 }
 
 /// The verbs' groups, for the list.
-const GROUPS: [(&str, &[&str]); 2] = [("check", &["ci", "test"]), ("generate", &["codegen"])];
+const GROUPS: &[(&str, &[&str])] = &[("check", &["ci", "test"]), ("generate", &["codegen"])];
 
 /// Why a workflow could not do its work (as opposed to doing it and finding something wrong).
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ fn verbs() -> String {
     let mut text = "cargo xtask <verb> [options]; `cargo xtask <verb> --help` tells its options\n".to_owned();
     for (group, names) in GROUPS {
         let _ = writeln!(text, "\n{}", ui::paint(ui::BOLD, group));
-        for name in names {
+        for name in *names {
             let about = command.find_subcommand(name).and_then(|verb| verb.get_about()).map(ToString::to_string);
             let _ = writeln!(text, "  {name:<9} {}", about.unwrap_or_default());
         }

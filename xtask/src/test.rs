@@ -172,13 +172,17 @@ fn drill(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, Stop> 
     })
 }
 
-/// Exit code 1 is "noticed"; 0 is blindness, and anything else (2: bad usage) proves nothing.
 fn broken_drill(workspace: &Workspace, bench: &mut Bench<'_>, guard: &str) -> Result<Verdict, Stop> {
-    Ok(match bench.run(&mut drill_command(workspace, &["--break", guard]), DRILL_LIMIT)? {
+    Ok(noticed(bench.run(&mut drill_command(workspace, &["--break", guard]), DRILL_LIMIT)?))
+}
+
+/// Exit code 1 is "noticed"; 0 is blindness, and anything else (2: bad usage) proves nothing.
+fn noticed(ended: Ended) -> Verdict {
+    match ended {
         Ended::Code(1) => Verdict::passed("exit code 1, as it must"),
         Ended::Code(0) => Verdict::failed("the drill passed with its guard broken"),
-        other => Verdict::failed(format!("{other}; 1 expected")),
-    })
+        other => Verdict::failed(format!("{other}; exit code 1 expected")),
+    }
 }
 
 /// Runs `work` with the browser. Without one: an end to everything (exit code 2), or a skip when that was asked for.
@@ -215,5 +219,15 @@ mod tests {
         assert_eq!(judged(Ended::Code(101), report(5, 0, 1)), (5, 1, "1 of 2 test programs died".to_owned()));
         assert_eq!(judged(Ended::Code(101), report(5, 0, 0)), (5, 1, "exit code 101".to_owned()));
         assert_eq!(judged(Ended::Code(0), report(0, 0, 0)), (0, 1, "no test ran".to_owned()));
+    }
+
+    #[test]
+    fn only_exit_code_1_shows_that_a_drill_noticed_its_broken_guard() {
+        let passed = |ended| noticed(ended).counts.passed;
+        assert_eq!(passed(Ended::Code(1)), 1);
+        for other in [Ended::Code(0), Ended::Code(2), Ended::Code(101), Ended::Signal(9), Ended::TimedOut(DRILL_LIMIT)]
+        {
+            assert_eq!(passed(other), 0, "{other}");
+        }
     }
 }

@@ -97,6 +97,15 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    /// A step that is given up leaves no half line behind.
+    fn drop(&mut self) {
+        if self.live {
+            self.redraw("");
+        }
+    }
+}
+
 /// A table with aligned columns; the first row is the head. Cells are plain text.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -167,3 +167,29 @@ impl Summary {
         std::iter::once(head).chain(self.steps.iter().map(row)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(step: &str, verdict: Verdict) -> Row {
+        let (result, counts) = (verdict.result(), verdict.counts);
+        Row { group: "suites", step: step.into(), result, counts, seconds: 2.5, note: verdict.note, log: None }
+    }
+
+    #[test]
+    fn machines_get_the_same_rows_as_people() {
+        let suite =
+            Verdict { counts: Counts { passed: 7, failed: 1, skipped: 2 }, ..Verdict::passed("3 test programs") };
+        let steps = vec![row("core", suite), row("report", Verdict::skipped("no browser"))];
+        let counts = Counts { passed: 7, failed: 1, skipped: 3 };
+        let summary = Summary { verb: "test", counts, seconds: 5.0, steps };
+        insta::assert_snapshot!(ui::table(&summary.rows()), @r"
+        step    result   passed  failed  skipped  time   note
+        core    FAILED   7       1       2        2.5 s  3 test programs
+        report  SKIPPED  ·       ·       1        2.5 s  no browser
+        ");
+        let json = serde_json::to_string(&summary).unwrap();
+        insta::assert_snapshot!(json, @r#"{"verb":"test","passed":7,"failed":1,"skipped":3,"seconds":5.0,"steps":[{"group":"suites","step":"core","result":"failed","passed":7,"failed":1,"skipped":2,"seconds":2.5,"note":"3 test programs"},{"group":"suites","step":"report","result":"skipped","passed":0,"failed":0,"skipped":1,"seconds":2.5,"note":"no browser"}]}"#);
+    }
+}
