@@ -5,10 +5,13 @@
 
 mod summary;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 pub(crate) use self::summary::{Counts, Summary, Verdict};
 use self::summary::{Row, StepResult};
@@ -121,6 +124,7 @@ pub(crate) fn list(steps: &[Step<'_>]) {
 /// [`Stop::Setup`] when the logs can't be written, [`Stop::Interrupted`] on Ctrl-C. A failing step is not an error.
 pub(crate) fn run(verb: &'static str, steps: Vec<Step<'_>>, logs: &Path) -> Result<Summary, Stop> {
     let interrupt = Interrupt::watch()?;
+    let lock = lock(verb, logs)?;
     if logs.exists() {
         fs::remove_dir_all(logs).map_err(|error| Stop::write(logs, &error))?;
     }
@@ -142,7 +146,7 @@ pub(crate) fn run(verb: &'static str, steps: Vec<Step<'_>>, logs: &Path) -> Resu
         let (result, time) = (verdict.result(), started.elapsed());
         let (mark, style) = result.mark();
         running.end(mark, style, time, &verdict.note);
-        if result == StepResult::Failed {
+        if result != StepResult::Ok {
             show(&verdict.details, log.as_deref());
         }
         summary.counts += verdict.counts;
@@ -157,10 +161,26 @@ pub(crate) fn run(verb: &'static str, steps: Vec<Step<'_>>, logs: &Path) -> Resu
         });
     }
     summary.seconds = began.elapsed().as_secs_f64();
+    drop(lock);
     Ok(summary)
 }
 
-/// Shows why a step failed, at once: a person watching should not have to wait for the end.
+/// Held while a verb runs: a second one would empty the first one's logs and report its files as its own.
+fn lock(verb: &str, logs: &Path) -> Result<File, Stop> {
+    let path = logs.with_extension("lock");
+    let write = |error| Stop::write(&path, &error);
+    fs::create_dir_all(path.parent().unwrap_or(logs)).map_err(write)?;
+    let file = File::create(&path).map_err(write)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+        Errno::WOULDBLOCK => Stop::Setup(format!(
+            "another `cargo xtask {verb}` is running in this checkout; wait for it to end, or set CARGO_TARGET_DIR"
+        )),
+        other => write(other.into()),
+    })?;
+    Ok(file)
+}
+
+/// Shows why a step failed or was skipped, at once: a person watching should not have to wait for the end.
 fn show(details: &str, log: Option<&Path>) {
     for line in details.lines() {
         anstream::eprintln!("    {line}");
@@ -235,6 +255,21 @@ mod tests {
         assert_eq!(left.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), ["second", "third"]);
         let stop = select(steps(), &["tow".to_owned()]).unwrap_err();
         assert_eq!(stop.to_string(), "--only tow: no such group; allowed: one, two, three");
+    }
+
+    #[test]
+    fn a_second_run_at_the_same_time_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = folder.path().join("ci");
+        let inner = logs.clone();
+        let outer = Step::new("one", "outer", move |_| {
+            let line = run("ci", steps(), &inner).unwrap_err().to_string();
+            Ok(Verdict::skipped(line))
+        });
+        let summary = run("ci", vec![outer], &logs).unwrap();
+        let line = &summary.steps[0].note;
+        assert!(line.starts_with("another `cargo xtask ci` is running"), "{line}");
+        assert_eq!(run("ci", steps(), &logs).unwrap().steps.len(), 4);
     }
 
     #[test]

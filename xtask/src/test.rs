@@ -64,7 +64,7 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
     if args.package.is_empty() {
         let skip = args.skip_missing;
         steps.push(Step::new("report", "chromium tells clean pages from broken ones", move |bench| {
-            with_browser(workspace, bench, skip, browser::controls)
+            with_browser(workspace, bench, skip, browser::CONTROLS.len(), browser::controls)
         }));
     }
     let chosen = |package: &&Package| args.package.is_empty() || args.package.contains(&package.name);
@@ -86,17 +86,18 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
     own.args(["test", "--no-fail-fast", "--package", "xtask"]);
     steps.push(suite("suites", "xtask", own));
     steps.extend(loom_models(workspace));
-    steps.push(Step::new("drill", "drill, end to end", |bench| drill(workspace, bench)));
-    steps.push(Step::new("report", "the drill's report in chromium", move |bench| {
-        with_browser(workspace, bench, args.skip_missing, |workspace, bench, program| {
-            browser::report(bench, program, &workspace.target.join("drill/report.html"))
-        })
-    }));
+    // Before the whole drill, whose report is the one that should be left behind.
     for guard in BREAKS {
         steps.push(Step::new("broken", format!("drill notices a broken guard: {guard}"), |bench| {
             broken_drill(workspace, bench, guard)
         }));
     }
+    steps.push(Step::new("drill", "drill, end to end", |bench| drill(workspace, bench)));
+    steps.push(Step::new("report", "the drill's report in chromium", move |bench| {
+        with_browser(workspace, bench, args.skip_missing, 1, |workspace, bench, program| {
+            browser::report(bench, program, &workspace.target.join("drill/report.html"))
+        })
+    }));
     steps
 }
 
@@ -185,16 +186,22 @@ fn noticed(ended: Ended) -> Verdict {
     }
 }
 
-/// Runs `work` with the browser. Without one: an end to everything (exit code 2), or a skip when that was asked for.
+/// Runs `work`, which is so many `tests`, with the browser. Without one: an end to everything (exit code 2), or a skip when that was asked for.
 fn with_browser(
     workspace: &Workspace,
     bench: &mut Bench<'_>,
     skip_missing: bool,
+    tests: usize,
     work: impl FnOnce(&Workspace, &mut Bench<'_>, &std::path::Path) -> Result<Verdict, Stop>,
 ) -> Result<Verdict, Stop> {
-    match Component::named("chromium")?.ensure(workspace, bench) {
+    let browser = Component::named("chromium")?;
+    match browser.ensure(workspace, bench) {
         Ok(program) => work(workspace, bench, &program),
-        Err(Stop::Setup(line)) if skip_missing => Ok(Verdict::skipped(line)),
+        Err(Stop::Setup(line)) if skip_missing => {
+            let counts = Counts { skipped: tests as u64, ..Counts::default() };
+            let note = format!("NOT TESTED: {} is missing", browser.name);
+            Ok(Verdict { counts, note, details: line })
+        }
         Err(Stop::Setup(line)) => Err(Stop::Missing(format!("{line}; or go on without: --skip-missing"))),
         Err(stop) => Err(stop),
     }

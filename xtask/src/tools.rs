@@ -107,11 +107,10 @@ impl Component {
                 commands.into()
             }
             Get::Cargo { package, version } => {
-                // A target folder of its own: its features must not mix with the workspace's builds.
-                let build = tools.join("build");
+                // Cargo then builds in a temporary folder: the tool's features must not mix with the workspace's builds.
                 let arguments = ["install", package, "--version", version, "--locked", "--root", &folder];
                 let mut command = command(Path::new("cargo"), &arguments);
-                command.arg("--target-dir").arg(build);
+                command.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_BUILD_TARGET_DIR");
                 vec![command]
             }
             Get::Npm { package, version } => {
@@ -172,8 +171,6 @@ impl Component {
                 return Err(missing(&format!(", and `{}` failed: {ended}", process::shown(&command))));
             }
         }
-        // Half a gigabyte that is never used again. Left where it can't be removed.
-        let _ = std::fs::remove_dir_all(tools.join("build"));
         self.find(&tools).ok_or_else(|| missing(", and is not there after it was installed"))
     }
 }
@@ -228,7 +225,7 @@ mod tests {
         sudo DEBIAN_FRONTEND=noninteractive apt-get update
         sudo DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends a-deb
 
-        cargo install c --version 1.2.3 --locked --root t/tools --target-dir t/tools/build
+        cargo install c --version 1.2.3 --locked --root t/tools
 
         npm install --no-audit --no-fund --prefix t/tools @s/n@4.5.6
 

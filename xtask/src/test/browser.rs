@@ -19,13 +19,13 @@ const POLICY: &str = "<meta http-equiv=\"Content-Security-Policy\" content=\"def
      script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; font-src data:\">";
 
 /// A page, and what its console must say (nothing, for a clean one).
-struct Control {
+pub(super) struct Control {
     name: &'static str,
     body: &'static str,
     says: Option<&'static str>,
 }
 
-const CONTROLS: [Control; 6] = [
+pub(super) const CONTROLS: [Control; 6] = [
     Control {
         name: "clean",
         body: "<svg width=9 height=9></svg><script>document.title = String(6 * 7)</script>",
