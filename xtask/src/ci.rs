@@ -62,15 +62,15 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
     ];
     let chosen = |package: &&Package| packages.is_empty() || packages.contains(&package.name);
     for package in workspace.libraries().filter(chosen) {
-        for (set, features) in package.feature_sets() {
+        for set in package.feature_sets() {
             let mut command = cargo(workspace, &["clippy", "--quiet", "--package", &package.name]);
-            command.args(&features);
+            command.args(&set.arguments);
             // Tests, benches and examples see the two ends; in between it is the library that must build.
-            if !set.starts_with("only") {
+            if !set.alone {
                 command.arg("--all-targets");
             }
             command.args(["--", "-D", "warnings"]);
-            steps.push(Step::command("clippy", format!("clippy {}, {set}", package.name), command, LIMIT));
+            steps.push(Step::command("clippy", format!("clippy {}, {}", package.name, set.name), command, LIMIT));
         }
     }
     if packages.is_empty() {

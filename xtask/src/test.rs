@@ -69,14 +69,11 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
     }
     let chosen = |package: &&Package| args.package.is_empty() || args.package.contains(&package.name);
     for package in workspace.libraries().filter(chosen) {
-        for (set, features) in package.feature_sets() {
-            // Features one by one are for the lints; tests see the two ends.
-            if !set.starts_with("only") {
-                let arguments = ["test", "--no-fail-fast", "--package", &package.name];
-                let mut command = workspace.cargo();
-                command.args(arguments).args(&features);
-                steps.push(suite("suites", format!("{}, {set}", package.name), command));
-            }
+        // Features one by one are for the lints; tests see the two ends.
+        for set in package.feature_sets().into_iter().filter(|set| !set.alone) {
+            let mut command = workspace.cargo();
+            command.args(["test", "--no-fail-fast", "--package", &package.name]).args(&set.arguments);
+            steps.push(suite("suites", format!("{}, {}", package.name, set.name), command));
         }
     }
     if !args.package.is_empty() {
@@ -139,7 +136,7 @@ fn loom_models(workspace: &Workspace) -> Option<Step<'_>> {
     }
     let mut command = workspace.cargo();
     command
-        .env("RUSTFLAGS", "--cfg loom")
+        .env("RUSTFLAGS", "--cfg resilience_loom")
         .args([
             "test",
             "--no-fail-fast",

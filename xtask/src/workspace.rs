@@ -40,22 +40,36 @@ impl Package {
         self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
     }
 
-    /// The feature sets to check, as arguments for cargo: none, each alone, all. A set that equals another is left out.
-    pub(crate) fn feature_sets(&self) -> Vec<(String, Vec<String>)> {
+    /// The feature sets to check: none, each alone, all. A set that equals another is left out.
+    pub(crate) fn feature_sets(&self) -> Vec<FeatureSet> {
+        let set = |name: String, arguments: &[&str], alone| FeatureSet {
+            name,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            alone,
+        };
         let counts = |(name, gives): &(&String, &Vec<String>)| *name != "default" || !gives.is_empty();
-        let alone: Vec<&String> = self.features.iter().filter(counts).map(|(name, _)| name).collect();
-        let mut sets = vec![("no features".to_owned(), vec!["--no-default-features".to_owned()])];
-        if alone.len() > 1 {
-            sets.extend(alone.iter().map(|name| {
-                let arguments = vec!["--no-default-features".to_owned(), "--features".to_owned(), (*name).clone()];
-                (format!("only {name}"), arguments)
-            }));
+        let names: Vec<&String> = self.features.iter().filter(counts).map(|(name, _)| name).collect();
+        let mut sets = vec![set("no features".into(), &["--no-default-features"], false)];
+        if names.len() > 1 {
+            let alone =
+                |name: &&String| set(format!("only {name}"), &["--no-default-features", "--features", name], true);
+            sets.extend(names.iter().map(alone));
         }
-        if !alone.is_empty() {
-            sets.push(("all features".to_owned(), vec!["--all-features".to_owned()]));
+        if !names.is_empty() {
+            sets.push(set("all features".into(), &["--all-features"], false));
         }
         sets
     }
+}
+
+/// A choice of a crate's features.
+#[derive(Debug)]
+pub(crate) struct FeatureSet {
+    pub(crate) name: String,
+    /// How cargo is told.
+    pub(crate) arguments: Vec<String>,
+    /// One feature out of several, between the two ends.
+    pub(crate) alone: bool,
 }
 
 #[derive(Deserialize)]
@@ -175,7 +189,7 @@ mod tests {
     }
 
     fn names(package: &Package) -> Vec<String> {
-        package.feature_sets().into_iter().map(|(name, _)| name).collect()
+        package.feature_sets().into_iter().map(|set| set.name).collect()
     }
 
     #[test]
