@@ -63,9 +63,9 @@ impl Backoff {
             Self::Fixed { delay } => delay,
             Self::Linear { initial, cap } => initial.saturating_mul(step).min(cap),
             Self::Exponential { initial, base, cap } => {
-                // Powers overflow to infinity, never to a small number, and infinity is cut to the cap.
+                // Powers overflow to infinity, never to a small number; whatever is not a duration is cut to the cap.
                 let seconds = initial.as_secs_f64() * base.powf(f64::from(step - 1));
-                if seconds < cap.as_secs_f64() { Duration::from_secs_f64(seconds).min(cap) } else { cap }
+                Duration::try_from_secs_f64(seconds).map_or(cap, |delay| delay.min(cap))
             }
             Self::Fibonacci { initial, cap } => {
                 let (mut current, mut next) = (initial, initial);

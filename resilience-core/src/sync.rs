@@ -1,13 +1,13 @@
 //! The synchronisation primitives the state machines are built on: the standard library's, or loom's under
-//! `--cfg loom`, so that the models check exactly the code that ships. Nothing else may import them directly.
+//! `--cfg resilience_loom`, so that the models check exactly the code that ships. Nothing else may import them directly.
 
-#[cfg(not(loom))]
+#[cfg(not(resilience_loom))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-#[cfg(loom)]
+#[cfg(resilience_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU32, AtomicU64, Ordering},
