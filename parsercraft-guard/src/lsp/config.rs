@@ -26,7 +26,8 @@ pub struct LspConfig {
     pub frames: FrameLimits,
     /// How long a request may take before the guard answers it itself.
     pub deadlines: Deadlines,
-    /// How long the server may leave requests unanswered without a sign of life before it is restarted. Default 30 s.
+    /// How long the server may owe answers without any sign of life before it is restarted; longer while it has a
+    /// request whose deadline is longer. Default 30 s.
     pub hang_after: Duration,
     /// When and how often the server is started again.
     pub restart: RestartPolicy,

@@ -151,6 +151,12 @@ impl Supervisor {
         self.0.lock().server.as_ref().map(|server| server.pid())
     }
 
+    /// Kills the server and what it started; the guard goes on as after any crash. Whether a server ran.
+    pub fn kill_server(&self) -> bool {
+        // Not taken out of the state: that it is gone is found out as it would be after a real crash.
+        self.0.lock().server.as_ref().inspect(|server| server.kill()).is_some()
+    }
+
     /// The text and version of an open document, as the editor shows it.
     pub fn document(&self, uri: &str) -> Option<(String, i64)> {
         let state = self.0.lock();

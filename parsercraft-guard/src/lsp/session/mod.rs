@@ -10,6 +10,7 @@ mod server;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use resilience_core::{Instant, Severity};
 use serde_json::json;
@@ -264,7 +265,7 @@ impl Session {
             Server::Down { retry_at, .. } => retry_at,
             Server::Starting | Server::Live { .. } | Server::Ended => None,
         };
-        let silence = self.silent_since.map(|since| since + self.config.hang_after);
+        let silence = self.silent_since.map(|since| since + self.patience());
         [server, silence, self.pending.next_deadline(), self.waiting.next_deadline()].into_iter().flatten().min()
     }
 
@@ -278,8 +279,9 @@ impl Session {
             self.counters.timed_out += 1;
             self.degrade(&request.id, &request.method, Some(&request.frame), &Cause::Late(limit));
         }
-        if self.silent_since.is_some_and(|since| since + self.config.hang_after <= now) {
-            self.lost(now, &recovery::Loss::Silent(self.config.hang_after));
+        let patience = self.patience();
+        if self.silent_since.is_some_and(|since| since + patience <= now) {
+            self.lost(now, &recovery::Loss::Silent(patience));
         }
         match self.server {
             Server::Replaying { deadline } if deadline <= now => {
@@ -292,6 +294,11 @@ impl Session {
             }
             _ => {}
         }
+    }
+
+    /// How long the server may be silent while it owes answers: a build that it runs for the editor may take long.
+    fn patience(&self) -> Duration {
+        self.config.hang_after.max(self.pending.longest_limit())
     }
 
     /// Sends `frame` to the editor.

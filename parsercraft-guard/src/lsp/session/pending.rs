@@ -2,7 +2,8 @@
 //! Each identifier is in at most one place; both are bounded by the session. Knows deadlines, decides nothing.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use resilience_core::Instant;
 use serde::Deserialize;
@@ -26,6 +27,10 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    fn limit(&self) -> Duration {
+        self.deadline.saturating_duration_since(self.sent)
+    }
+
     pub(super) fn new(method: &str, sent: Instant, deadline: Instant) -> Self {
         Self { method: method.into(), sent, deadline, frame: None, version: None, pass: None }
     }
@@ -36,6 +41,8 @@ impl InFlight {
 pub(super) struct Pending {
     by_id: HashMap<RequestId, InFlight>,
     deadlines: BTreeSet<(Instant, RequestId)>,
+    /// How many requests may take how long.
+    limits: BTreeMap<Duration, usize>,
 }
 
 impl Pending {
@@ -53,18 +60,35 @@ impl Pending {
 
     pub(super) fn insert(&mut self, id: RequestId, request: InFlight) {
         self.deadlines.insert((request.deadline, id.clone()));
+        *self.limits.entry(request.limit()).or_default() += 1;
         self.by_id.insert(id, request);
     }
 
     pub(super) fn remove(&mut self, id: &RequestId) -> Option<InFlight> {
         let request = self.by_id.remove(id)?;
         self.deadlines.remove(&(request.deadline, id.clone()));
+        self.forget_limit(request.limit());
         Some(request)
+    }
+
+    /// The longest time that any of them may take.
+    pub(super) fn longest_limit(&self) -> Duration {
+        self.limits.last_key_value().map_or(Duration::ZERO, |(limit, _)| *limit)
+    }
+
+    fn forget_limit(&mut self, limit: Duration) {
+        if let Some(count) = self.limits.get_mut(&limit) {
+            *count -= 1;
+            if *count == 0 {
+                self.limits.remove(&limit);
+            }
+        }
     }
 
     /// All of them, the earliest deadline first.
     pub(super) fn drain(&mut self) -> Vec<(RequestId, InFlight)> {
         let order = std::mem::take(&mut self.deadlines);
+        self.limits.clear();
         order.into_iter().filter_map(|(_, id)| self.by_id.remove(&id).map(|request| (id, request))).collect()
     }
 
@@ -76,8 +100,8 @@ impl Pending {
         if self.next_deadline()? > now {
             return None;
         }
-        let (_, id) = self.deadlines.pop_first()?;
-        self.by_id.remove(&id).map(|request| (id, request))
+        let (_, id) = self.deadlines.first()?.clone();
+        self.remove(&id).map(|request| (id, request))
     }
 }
 

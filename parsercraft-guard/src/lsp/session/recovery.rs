@@ -223,12 +223,11 @@ impl Session {
     }
 
     /// The new server answered the old `initialize`.
-    pub(super) fn replayed(&mut self, now: Instant, answer: &Frame) {
-        let Ok(message) = Message::parse(answer.body()) else { return };
-        if let Some(error) = message.error {
+    pub(super) fn replayed(&mut self, now: Instant, answer: &Message<'_>) {
+        if let Some(error) = answer.error {
             return self.lost(now, &Loss::Protocol(format!("it refused the replayed initialize: {error}")));
         }
-        self.learn_encoding(message.result);
+        self.learn_encoding(answer.result);
         self.forget_registrations();
         for frame in [self.initialized.clone(), self.configuration.clone()].into_iter().flatten() {
             self.tell_server(frame);

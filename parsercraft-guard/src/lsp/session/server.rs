@@ -32,21 +32,22 @@ impl Session {
                 return self.notice("bad_message", Severity::Medium, format!("from {}: {error}", self.name));
             }
         };
-        match &message.kind {
-            Kind::Response(Some(id)) => self.server_answered(now, &id.clone(), frame),
+        let shown = match &message.kind {
+            Kind::Response(Some(id)) => self.server_answered(now, id, &message).then_some(frame),
+            Kind::Response(None) => Some(frame),
             Kind::Request(id, method) => {
-                let (id, method) = (id.clone(), method.clone().into_owned());
-                self.follow_registrations(&method, message.params);
-                let shown = self.server_asked(id, &message);
-                self.tell_editor(shown.unwrap_or(frame));
+                self.follow_registrations(method, message.params);
+                Some(self.server_asked(id, method, &message).unwrap_or(frame))
             }
             Kind::Notification(method) => {
                 if method == "$/progress" {
                     self.follow_progress(message.params);
                 }
-                self.tell_editor(frame);
+                Some(frame)
             }
-            Kind::Response(None) => self.tell_editor(frame),
+        };
+        if let Some(frame) = shown {
+            self.tell_editor(frame);
         }
         self.silent_since = self.silent_since.and((!self.pending.is_empty()).then_some(now));
     }
@@ -59,17 +60,18 @@ impl Session {
         }
     }
 
-    fn server_answered(&mut self, now: Instant, id: &RequestId, frame: Frame) {
+    /// Whether the answer is for the editor.
+    fn server_answered(&mut self, now: Instant, id: &RequestId, message: &Message<'_>) -> bool {
         if let Server::Replaying { .. } = self.server
             && self.is_replay(id)
         {
-            return self.replayed(now, &frame);
+            self.replayed(now, message);
+            return false;
         }
         let Some(request) = self.pending.remove(id) else {
             self.counters.dropped_answers += 1;
-            return;
+            return false;
         };
-        let Ok(message) = Message::parse(frame.body()) else { return };
         self.counters.answered += 1;
         self.methods.answered(&request.method, now.saturating_duration_since(request.sent));
         match &*request.method {
@@ -80,12 +82,12 @@ impl Session {
                 }
             }
             "initialize" if matches!(self.editor, Editor::Initializing) => self.editor = Editor::New,
-            _ => self.keep_if_good(&request, &message),
+            _ => self.keep_if_good(&request, message),
         }
         if let Some(pass) = request.pass {
-            pass.settle(&outcome(&message));
+            pass.settle(&outcome(message));
         }
-        self.tell_editor(frame);
+        true
     }
 
     /// Keeps an answer for the time when the server is gone.
@@ -119,7 +121,7 @@ impl Session {
 
     /// Notes a request of the server. Returns it under another identifier when the editor still owes an answer to
     /// one of the same identifier, from a server before this one.
-    fn server_asked(&mut self, id: RequestId, request: &Message<'_>) -> Option<Frame> {
+    fn server_asked(&mut self, id: &RequestId, method: &str, request: &Message<'_>) -> Option<Frame> {
         if self.server_requests.len() >= MAX_REMEMBERED {
             // An editor that answers nothing: what it owes to servers that are gone is of no use.
             let current = self.generation;
@@ -133,10 +135,9 @@ impl Session {
             free.insert(ServerRequest { generation, original: None });
             return None;
         }
-        let Kind::Request(_, method) = &request.kind else { return None };
         let renamed = self.own_id("of-server");
         let frame = message::request(&renamed, method, request.params);
-        self.server_requests.insert(renamed, ServerRequest { generation, original: Some(id) });
+        self.server_requests.insert(renamed, ServerRequest { generation, original: Some(id.clone()) });
         Some(frame)
     }
 
