@@ -88,7 +88,8 @@ fn main() {
             }
         }
         let [bare, guarded] = &mut sides;
-        let (b50, g50, b99, g99) = (bare.quantile(0.5), guarded.quantile(0.5), bare.quantile(0.99), guarded.quantile(0.99));
+        let (b50, g50, b99, g99) =
+            (bare.quantile(0.5), guarded.quantile(0.5), bare.quantile(0.99), guarded.quantile(0.99));
         println!(
             "{name:>7} each way {b50:>14.1} {g50:>13.1} {:>11.1} {b99:>11.1} {g99:>13.1} {:>11.1}",
             g50 - b50,

@@ -50,7 +50,8 @@ fn document(client: &LspClient) -> Value {
 }
 
 fn hover(client: &LspClient) -> i64 {
-    client.request("textDocument/hover", &json!({"textDocument": {"uri": URI}, "position": {"line": 0, "character": 0}}))
+    client
+        .request("textDocument/hover", &json!({"textDocument": {"uri": URI}, "position": {"line": 0, "character": 0}}))
 }
 
 fn every_request_was_answered_once(client: &LspClient) {
@@ -177,7 +178,9 @@ fn killed_at_random_points(seed: u64, utf8: bool, full_sync: bool, kills: u32) {
         if editor.random.bool() {
             // Sometimes at once, sometimes when the next one is there.
             let before = guard.stats().generation;
-            wait_until("the next server", || guard.stats().generation > before || guard.stats().state == LspState::Ready);
+            wait_until("the next server", || {
+                guard.stats().generation > before || guard.stats().state == LspState::Ready
+            });
         }
     }
     wait_until("recovery", || guard.stats().state == LspState::Ready);
@@ -250,7 +253,8 @@ fn the_editor_is_told_when_the_server_is_lost_and_when_it_is_back() {
     assert_eq!(document(&client)["version"], 1);
     client.notify("scripted/fault", &json!({"fault": "exit:7"}));
     let shown = |kind: u64| {
-        let message = client.wait_for(LONG, |message| message["method"] == "window/showMessage" && message["params"]["type"] == kind);
+        let message = client
+            .wait_for(LONG, |message| message["method"] == "window/showMessage" && message["params"]["type"] == kind);
         message.expect("a message")["params"]["message"].as_str().map(ToOwned::to_owned).expect("a text")
     };
     let lost = shown(2);
