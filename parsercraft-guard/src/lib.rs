@@ -2,8 +2,10 @@
 
 #[cfg(feature = "ast")]
 pub mod ast;
+pub mod defaults;
 #[cfg(feature = "lsp")]
 pub mod lsp;
+pub mod protocol;
 #[cfg(feature = "registry")]
 pub mod registry;
 

@@ -471,10 +471,7 @@ fn parameters_match_by_position_name_and_default() {
             ("(*, key: int = ...) -> None", "() -> None"),
             ("() -> None", "(*, key: int) -> None"),
             ("(*, key: int) -> None", "(*, key: int = ...) -> None"),
-            (
-                "(**kwargs: int) -> None",
-                "(*, key: int, other: int) -> None",
-            ),
+            ("(**kwargs: int) -> None", "(*, key: int, other: int) -> None"),
             ("(**kwargs: int) -> None", "(**kwargs: str) -> None"),
             ("() -> None", "(**kwargs: str) -> None"),
             ("(...) -> int", "(int, str) -> int"),

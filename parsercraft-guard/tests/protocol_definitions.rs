@@ -1,14 +1,12 @@
 //! Definitions that must be refused, each with the message a user gets; and those that must not.
 
-use parsercraft_guard::protocol::{
-    Bounds, Budget, CheckError, Checker, DefinitionError, Definitions, Universe,
-};
+use std::fmt::Write as _;
+
+use parsercraft_guard::protocol::{Bounds, Budget, CheckError, Checker, DefinitionError, Definitions, Universe};
 
 fn refusal(definitions: &str) -> String {
     let definitions: Definitions = toml::from_str(definitions).unwrap();
-    Universe::load(&definitions, &Bounds::default())
-        .unwrap_err()
-        .to_string()
+    Universe::load(&definitions, &Bounds::default()).unwrap_err().to_string()
 }
 
 #[test]
@@ -175,24 +173,16 @@ fn bounds_of_type_parameters_are_enforced() {
         [types.Map]
         params = ["K: Hashable"]
     "#;
-    let bad = format!(
-        "{definitions}\n[types.Bad]\nproperties.map = 'Map[int]'\nproperties.fine = 'Map[Key]'"
-    );
+    let bad = format!("{definitions}\n[types.Bad]\nproperties.map = 'Map[int]'\nproperties.fine = 'Map[Key]'");
     insta::assert_snapshot!(refusal(&bad), @"in property `Bad.map`, `Map[int]`: `int` is not allowed for parameter `K` of `Map`: it must conform to `Hashable`");
     let checker = Checker::new(&toml::from_str(definitions).unwrap()).unwrap();
-    let error = checker
-        .check_compatible("Map[Key]", "Map[str]")
-        .unwrap_err();
+    let error = checker.check_compatible("Map[Key]", "Map[str]").unwrap_err();
     insta::assert_snapshot!(error, @"`Map[str]`: `str` is not allowed for parameter `K` of `Map`: it must conform to `Hashable`");
 }
 
 #[test]
 fn reading_refuses_unknown_fields_duplicates_and_odd_shapes() {
-    let read = |text: &str| {
-        serde_json::from_str::<Definitions>(text)
-            .unwrap_err()
-            .to_string()
-    };
+    let read = |text: &str| serde_json::from_str::<Definitions>(text).unwrap_err().to_string();
     let errors = [
         read(r#"{"protocol": {}}"#),
         read(r#"{"types": {"A": {}, "A": {}}}"#),
@@ -229,46 +219,23 @@ fn definitions_survive_a_round_trip() {
     "#;
     let definitions: Definitions = toml::from_str(text).unwrap();
     let json = serde_json::to_string(&definitions).unwrap();
-    assert_eq!(
-        serde_json::from_str::<Definitions>(&json).unwrap(),
-        definitions
-    );
-    assert_eq!(
-        toml::from_str::<Definitions>(&toml::to_string(&definitions).unwrap()).unwrap(),
-        definitions
-    );
+    assert_eq!(serde_json::from_str::<Definitions>(&json).unwrap(), definitions);
+    assert_eq!(toml::from_str::<Definitions>(&toml::to_string(&definitions).unwrap()).unwrap(), definitions);
     Checker::new(&definitions).unwrap();
 }
 
 #[test]
 fn sizes_are_bounded() {
-    let bounds = Bounds {
-        definitions: 3,
-        members: 2,
-        params: 1,
-        overloads: 1,
-        ancestors: 1,
-        ..Bounds::default()
-    };
-    let refusal = |text: &str| {
-        Universe::load(&toml::from_str(text).unwrap(), &bounds)
-            .unwrap_err()
-            .to_string()
-    };
+    let bounds = Bounds { definitions: 3, members: 2, params: 1, overloads: 1, ancestors: 1, ..Bounds::default() };
+    let refusal = |text: &str| Universe::load(&toml::from_str(text).unwrap(), &bounds).unwrap_err().to_string();
     let errors = [
         refusal("types = { A = {}, B = {}, C = {}, D = {} }"),
         refusal("[types.A.properties]\na = 'int'\nb = 'int'\nc = 'int'"),
-        refusal(
-            "[types.A.properties]\na = 'int'\nb = 'int'\n[types.B]\nextends = ['A']\nproperties.c = 'int'",
-        ),
+        refusal("[types.A.properties]\na = 'int'\nb = 'int'\n[types.B]\nextends = ['A']\nproperties.c = 'int'"),
         refusal("[types.A]\nparams = ['T', 'U']"),
         refusal("[types.A]\nmethods.m = ['() -> int', '(int) -> int']"),
         refusal("[types.A]\n[types.B]\nextends = ['A']\n[types.C]\nextends = ['B']"),
-        refusal(&format!(
-            "[aliases]\nA = '{}int{}'",
-            "list[".repeat(64),
-            "]".repeat(64)
-        )),
+        refusal(&format!("[aliases]\nA = '{}int{}'", "list[".repeat(64), "]".repeat(64))),
         refusal(&format!("[aliases]\nA = '{}'", "x".repeat(4097))),
         refusal(&format!("[aliases]\nA = '{}'", vec!["int"; 257].join("|"))),
     ];
@@ -289,14 +256,11 @@ fn sizes_are_bounded() {
 fn a_flood_of_defects_makes_a_bounded_report() {
     let mut text = String::from("[types.A.properties]\n");
     for n in 0..900 {
-        text += &format!("p{n} = 'nothing'\n");
+        writeln!(text, "p{n} = 'nothing'").unwrap();
     }
     let errors = Universe::load(&toml::from_str(&text).unwrap(), &Bounds::default()).unwrap_err();
     assert_eq!(errors.as_slice().len(), 64);
-    assert!(matches!(
-        errors.as_slice()[0],
-        DefinitionError::Expression { .. }
-    ));
+    assert!(matches!(errors.as_slice()[0], DefinitionError::Expression { .. }));
 }
 
 #[test]
@@ -313,26 +277,15 @@ fn prelude_names_can_be_redefined_and_given_members() {
     )
     .unwrap();
     let checker = Checker::new(&definitions).unwrap();
-    assert!(
-        checker
-            .check_conformance("bool", "Hashable")
-            .unwrap()
-            .conforms()
-    );
-    assert!(
-        !checker
-            .check_conformance("str", "Hashable")
-            .unwrap()
-            .conforms()
-    );
+    assert!(checker.check_conformance("bool", "Hashable").unwrap().conforms());
+    assert!(!checker.check_conformance("str", "Hashable").unwrap().conforms());
     assert_eq!(checker.universe().protocols(), ["Hashable"]);
     assert!(checker.universe().types().contains(&"bytes"));
 }
 
 #[test]
 fn questions_without_meaning_are_errors() {
-    let checker =
-        Checker::new(&toml::from_str("[protocols.P]\n[aliases]\nQ = 'P'").unwrap()).unwrap();
+    let checker = Checker::new(&toml::from_str("[protocols.P]\n[aliases]\nQ = 'P'").unwrap()).unwrap();
     let errors = [
         checker.check_conformance("Nope", "P").unwrap_err(),
         checker.check_conformance("int", "int").unwrap_err(),
@@ -359,23 +312,12 @@ fn questions_without_meaning_are_errors() {
 fn budgets_are_validated() {
     let with = |budget| {
         let universe = Universe::load(&Definitions::default(), &Bounds::default()).unwrap();
-        Checker::with_budget(universe, budget)
-            .unwrap_err()
-            .to_string()
+        Checker::with_budget(universe, budget).unwrap_err().to_string()
     };
     let errors = [
-        with(Budget {
-            fuel: 0,
-            ..Budget::default()
-        }),
-        with(Budget {
-            depth: 20_000,
-            ..Budget::default()
-        }),
-        with(Budget {
-            remembered: 5,
-            ..Budget::default()
-        }),
+        with(Budget { fuel: 0, ..Budget::default() }),
+        with(Budget { depth: 20_000, ..Budget::default() }),
+        with(Budget { remembered: 5, ..Budget::default() }),
     ];
     insta::assert_snapshot!(errors.join("\n"), @r"
     `fuel` is 0; allowed: 1 to 10000000

@@ -12,15 +12,15 @@ use super::expr::Variance;
 use super::term::{DefId, Fast, Interner, Substitution, Term, TypeId, number};
 use super::universe::{Kind, Member, Universe};
 
-/// Nested questions answered on one stack before continuing on a fresh one.
-const LEVELS_PER_STACK: usize = 96;
-/// Size of such a fresh stack; only pages in use cost memory.
-const STACK_BYTES: usize = 4 * 1024 * 1024;
+/// Nested questions answered on the caller's stack, of which little may be left.
+const LEVELS_ON_CALLER: usize = 48;
+/// Nested questions answered on each stack after that.
+const LEVELS_PER_STACK: usize = 1_000;
+/// Size of such a stack: 16 KiB a level, several times what an unoptimised build needs. Only pages in use cost memory.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// The limit that ended a check before it had an answer.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Limit {
@@ -56,10 +56,7 @@ pub(crate) struct Fuel {
 
 impl Fuel {
     pub(crate) fn new(steps: u64) -> Self {
-        Self {
-            granted: steps,
-            left: steps,
-        }
+        Self { granted: steps, left: steps }
     }
 
     pub(crate) fn spend(&mut self, steps: usize) -> Result<(), Limit> {
@@ -68,9 +65,7 @@ impl Fuel {
                 self.left = left;
                 Ok(())
             }
-            None => Err(Limit::Fuel {
-                spent: self.granted,
-            }),
+            None => Err(Limit::Fuel { spent: self.granted }),
         }
     }
 }
@@ -176,12 +171,7 @@ impl Engine {
     }
 
     /// Answers one question within `fuel` steps.
-    pub(crate) fn ask(
-        &mut self,
-        found: TypeId,
-        expected: TypeId,
-        fuel: u64,
-    ) -> Result<bool, Limit> {
+    pub(crate) fn ask(&mut self, found: TypeId, expected: TypeId, fuel: u64) -> Result<bool, Limit> {
         self.fuel = Fuel::new(fuel);
         self.leans_on = GROUND;
         match self.holds(found, expected) {
@@ -200,10 +190,7 @@ impl Engine {
     /// As part of another question: does `found` fit `expected`, reached by `step`?
     pub(crate) fn part(&mut self, step: Step, found: TypeId, expected: TypeId) -> Result<(), Stop> {
         match self.holds(found, expected) {
-            Err(Stop::No(_)) => Err(Stop::No(Reason::Part {
-                step,
-                pair: Pair { found, expected },
-            })),
+            Err(Stop::No(_)) => Err(Stop::No(Reason::Part { step, pair: Pair { found, expected } })),
             other => other,
         }
     }
@@ -225,17 +212,14 @@ impl Engine {
         self.fuel.spend(1)?;
         let depth = self.open.len();
         if depth >= self.max_depth {
-            return Err(Limit::Depth {
-                depth: self.max_depth,
-            }
-            .into());
+            return Err(Limit::Depth { depth: self.max_depth }.into());
         }
         self.memo.insert(pair, Answer::Open(number(depth)));
         self.open.push(pair);
         let outer = std::mem::replace(&mut self.leans_on, GROUND);
         let mark = self.provisional.len();
 
-        let result = if depth > 0 && depth.is_multiple_of(LEVELS_PER_STACK) {
+        let result = if depth % LEVELS_PER_STACK == LEVELS_ON_CALLER {
             self.decide_on_fresh_stack(pair)
         } else {
             self.decide(pair)
@@ -278,9 +262,7 @@ impl Engine {
                 .stack_size(STACK_BYTES)
                 .spawn_scoped(scope, || self.decide(pair))
                 .map_err(|_| Stop::Limit(Limit::Thread))?;
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -292,12 +274,10 @@ impl Engine {
         if let Some(unfolded) = self.unfold(expected)? {
             return self.part(Step::Unfold, found, unfolded);
         }
-        let (found_term, expected_term) = (
-            self.interner.term(found).clone(),
-            self.interner.term(expected).clone(),
-        );
+        let (found_term, expected_term) = (self.interner.term(found).clone(), self.interner.term(expected).clone());
         match (&found_term, &expected_term) {
             (Term::Union(members), _) => {
+                self.fuel.spend(members.len())?;
                 for &member in members.iter() {
                     self.part(Step::Alternative(member), member, expected)?;
                 }
@@ -337,19 +317,11 @@ impl Engine {
             return Ok(None);
         };
         let pairs = self.universe.pairs(*def, args);
-        self.interner
-            .substitute(
-                body,
-                &Substitution {
-                    pairs: &pairs,
-                    this: None,
-                },
-                &mut self.fuel,
-            )
-            .map(Some)
+        self.interner.substitute(body, &Substitution { pairs: &pairs, this: None }, &mut self.fuel).map(Some)
     }
 
     fn fits_one_of(&mut self, found: TypeId, members: &[TypeId]) -> Result<(), Stop> {
+        self.fuel.spend(members.len())?;
         for &member in members {
             match self.holds(found, member) {
                 Err(Stop::No(_)) => {}
@@ -357,17 +329,11 @@ impl Engine {
             }
         }
         // Of `T | None`, the interesting question is `T`.
-        let mut candidates = members
-            .iter()
-            .filter(|&&member| member != self.universe.none);
+        let mut candidates = members.iter().filter(|&&member| member != self.universe.none);
         match (candidates.next(), candidates.next()) {
-            (Some(&only), None) => Err(Stop::No(Reason::Part {
-                step: Step::Option,
-                pair: Pair {
-                    found,
-                    expected: only,
-                },
-            })),
+            (Some(&only), None) => {
+                Err(Stop::No(Reason::Part { step: Step::Option, pair: Pair { found, expected: only } }))
+            }
             _ => Err(Fault::Mismatch.into()),
         }
     }
@@ -388,31 +354,18 @@ impl Engine {
     }
 
     /// The arguments with which `found` extends `target`, if it does.
-    pub(crate) fn ancestor(
-        &mut self,
-        found: TypeId,
-        target: DefId,
-    ) -> Result<Option<Arc<[TypeId]>>, Limit> {
+    pub(crate) fn ancestor(&mut self, found: TypeId, target: DefId) -> Result<Option<Arc<[TypeId]>>, Limit> {
         let Term::Named(def, args) = self.interner.term(found).clone() else {
             return Ok(None);
         };
         let universe = self.universe.clone();
-        let Some(&(_, as_target)) = universe.defs[def.0 as usize]
-            .ancestors
-            .iter()
-            .find(|(ancestor, _)| *ancestor == target)
+        let Some(&(_, as_target)) =
+            universe.defs[def.0 as usize].ancestors.iter().find(|(ancestor, _)| *ancestor == target)
         else {
             return Ok(None);
         };
         let pairs = universe.pairs(def, &args);
-        let ty = self.interner.substitute(
-            as_target,
-            &Substitution {
-                pairs: &pairs,
-                this: None,
-            },
-            &mut self.fuel,
-        )?;
+        let ty = self.interner.substitute(as_target, &Substitution { pairs: &pairs, this: None }, &mut self.fuel)?;
         match self.interner.term(ty) {
             Term::Named(_, args) => Ok(Some(args.clone())),
             _ => Ok(None),
@@ -423,10 +376,7 @@ impl Engine {
     fn call_member(&mut self, found: TypeId) -> Result<Option<TypeId>, Limit> {
         let (start, end) = self.members_of(found)?;
         let call = self.universe.call;
-        let member = self.members[start as usize..end as usize]
-            .iter()
-            .find(|member| member.name == call)
-            .copied();
+        let member = self.members[start as usize..end as usize].iter().find(|member| member.name == call).copied();
         match member {
             Some(member) if !member.optional => self.bind_self(member.ty, found).map(Some),
             _ => Ok(None),
@@ -444,17 +394,11 @@ impl Engine {
             while at < end && self.members[at as usize].name < wanted.name {
                 at += 1;
             }
-            let candidate = if at < end {
-                Some(self.members[at as usize])
-            } else {
-                None
-            };
+            let candidate = if at < end { Some(self.members[at as usize]) } else { None };
             match candidate.filter(|candidate| candidate.name == wanted.name) {
                 Some(candidate) => self.member(candidate, wanted, found)?,
                 // A callable is an object with the one member `__call__`.
-                None if wanted.name == self.universe.call
-                    && matches!(self.interner.term(found), Term::Callable(_)) =>
-                {
+                None if wanted.name == self.universe.call && matches!(self.interner.term(found), Term::Callable(_)) => {
                     let ty = self.bind_self(wanted.ty, found)?;
                     self.part(Step::Member(wanted.name), found, ty)?;
                 }
@@ -483,11 +427,7 @@ impl Engine {
     }
 
     /// The first argument of `ty` that is outside its parameter's bound.
-    pub(crate) fn outside_bound(
-        &mut self,
-        ty: TypeId,
-        fuel: u64,
-    ) -> Result<Option<ExpressionError>, Limit> {
+    pub(crate) fn outside_bound(&mut self, ty: TypeId, fuel: u64) -> Result<Option<ExpressionError>, Limit> {
         let Term::Named(def, args) = self.interner.term(ty).clone() else {
             return Ok(None);
         };
@@ -496,13 +436,8 @@ impl Engine {
             let info = self.interner.param(param);
             let Some(bound) = info.bound else { continue };
             let mut substitution_fuel = Fuel::new(fuel);
-            let with = Substitution {
-                pairs: &pairs,
-                this: None,
-            };
-            let bound = self
-                .interner
-                .substitute(bound, &with, &mut substitution_fuel)?;
+            let with = Substitution { pairs: &pairs, this: None };
+            let bound = self.interner.substitute(bound, &with, &mut substitution_fuel)?;
             if !self.ask(argument, bound, fuel)? {
                 return Ok(Some(ExpressionError::OutsideBound {
                     name: self.universe.defs[def.0 as usize].name.to_string(),
@@ -516,13 +451,7 @@ impl Engine {
     }
 
     /// One member of a definition against the member it replaces, for loading.
-    pub(crate) fn overrides(
-        &mut self,
-        own: Member,
-        inherited: Member,
-        this: TypeId,
-        fuel: u64,
-    ) -> Result<(), Stop> {
+    pub(crate) fn overrides(&mut self, own: Member, inherited: Member, this: TypeId, fuel: u64) -> Result<(), Stop> {
         self.fuel = Fuel::new(fuel);
         self.leans_on = GROUND;
         let result = self.member(own, inherited, this);
@@ -536,14 +465,7 @@ impl Engine {
         if !self.interner.has_self(ty) {
             return Ok(ty);
         }
-        self.interner.substitute(
-            ty,
-            &Substitution {
-                pairs: &[],
-                this: Some(this),
-            },
-            &mut self.fuel,
-        )
+        self.interner.substitute(ty, &Substitution { pairs: &[], this: Some(this) }, &mut self.fuel)
     }
 
     /// Where the members of a named type are, sorted by name; nothing for other types.
@@ -562,18 +484,12 @@ impl Engine {
         let mut instance = Vec::with_capacity((end - start) as usize);
         for at in start..end {
             let member = self.members[at as usize];
-            let with = Substitution {
-                pairs: &pairs,
-                this: None,
-            };
+            let with = Substitution { pairs: &pairs, this: None };
             let ty = self.interner.substitute(member.ty, &with, &mut self.fuel)?;
             instance.push(Member { ty, ..member });
         }
         self.fuel.spend(instance.len())?;
-        let range = (
-            number(self.members.len()),
-            number(self.members.len() + instance.len()),
-        );
+        let range = (number(self.members.len()), number(self.members.len() + instance.len()));
         self.members.extend(instance);
         self.instances.insert(ty, range);
         Ok(range)

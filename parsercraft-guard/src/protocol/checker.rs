@@ -27,7 +27,8 @@ const REMEMBERED_TEXT: usize = 200;
 pub struct Budget {
     /// Steps for one question: 1 to 10 000 000. Default 100 000, a few milliseconds.
     pub fuel: u64,
-    /// Levels of types within types that one question unfolds: 1 to 10 000. Default 2 000.
+    /// Levels of types within types that one question unfolds: 1 to 10 000. Default 4 000. A method
+    /// returning a protocol is two levels.
     pub depth: usize,
     /// Types and answers remembered before starting afresh: 1 000 to 100 000 000. Default 1 000 000, about 100 MB.
     pub remembered: usize,
@@ -35,11 +36,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            fuel: 100_000,
-            depth: 2_000,
-            remembered: 1_000_000,
-        }
+        Self { fuel: 100_000, depth: 4_000, remembered: 1_000_000 }
     }
 }
 
@@ -114,10 +111,7 @@ impl Matrix {
 
     /// How many of the answers are `answer`.
     pub fn count(&self, answer: Answer) -> usize {
-        self.answers
-            .iter()
-            .filter(|&&other| other == answer)
-            .count()
+        self.answers.iter().filter(|&&other| other == answer).count()
     }
 }
 
@@ -164,10 +158,12 @@ struct State {
 
 impl State {
     fn new(universe: &Arc<Universe>, budget: Budget) -> Self {
-        Self {
-            engine: Engine::new(universe.clone(), budget.depth),
-            expressions: HashMap::new(),
-        }
+        Self { engine: Engine::new(universe.clone(), budget.depth), expressions: HashMap::new() }
+    }
+
+    /// The meaning of a text met before.
+    fn known(&self, text: &str) -> Option<TypeId> {
+        self.expressions.get(text).copied()
     }
 }
 
@@ -194,18 +190,17 @@ impl Checker {
     fn from_parts(universe: Universe, budget: Budget) -> Self {
         let universe = Arc::new(universe);
         let state = RwLock::new(State::new(&universe, budget));
-        Self {
-            shared: Arc::new(Shared {
-                universe,
-                budget,
-                state,
-            }),
-        }
+        Self { shared: Arc::new(Shared { universe, budget, state }) }
     }
 
     /// The definitions it answers for.
     pub fn universe(&self) -> &Universe {
         &self.shared.universe
+    }
+
+    /// Forgets all answers, as if newly made.
+    pub fn forget(&self) {
+        *self.write() = State::new(&self.shared.universe, self.shared.budget);
     }
 
     /// Whether the type `ty` conforms to `protocol`, both given as expressions: `"list[int]"`, `"Reader"`.
@@ -233,23 +228,14 @@ impl Checker {
     /// # Errors
     ///
     /// When any expression has no meaning, or one of `protocols` is not a protocol; then nothing was checked.
-    pub fn check_all<T: AsRef<str>, P: AsRef<str>>(
-        &self,
-        types: &[T],
-        protocols: &[P],
-    ) -> Result<Matrix, CheckError> {
+    pub fn check_all<T: AsRef<str>, P: AsRef<str>>(&self, types: &[T], protocols: &[P]) -> Result<Matrix, CheckError> {
         if let Some(matrix) = self.recall_all(types, protocols) {
             return Ok(matrix);
         }
         let mut state = self.write();
-        let types = types
-            .iter()
-            .map(|ty| self.resolve(&mut state, ty.as_ref()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let protocols = protocols
-            .iter()
-            .map(|ty| self.resolve_protocol(&mut state, ty.as_ref()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let types = types.iter().map(|ty| self.resolve(&mut state, ty.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let protocols =
+            protocols.iter().map(|ty| self.resolve_protocol(&mut state, ty.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let mut answers = Vec::with_capacity(types.len().saturating_mul(protocols.len()));
         for &ty in &types {
             for &protocol in &protocols {
@@ -260,32 +246,16 @@ impl Checker {
                 answers.push(answer.map_or(Answer::OutOfFuel, Answer::from));
             }
         }
-        Ok(Matrix {
-            protocols: protocols.len(),
-            answers,
-        })
+        Ok(Matrix { protocols: protocols.len(), answers })
     }
 
     /// All answers from memory, or `None` when one is missing.
-    fn recall_all<T: AsRef<str>, P: AsRef<str>>(
-        &self,
-        types: &[T],
-        protocols: &[P],
-    ) -> Option<Matrix> {
+    fn recall_all<T: AsRef<str>, P: AsRef<str>>(&self, types: &[T], protocols: &[P]) -> Option<Matrix> {
         let state = self.read()?;
-        let known = |text: &str| self.known(&state, text);
-        let types = types
-            .iter()
-            .map(|ty| known(ty.as_ref()))
-            .collect::<Option<Vec<_>>>()?;
-        let protocols = protocols
-            .iter()
-            .map(|ty| known(ty.as_ref()))
-            .collect::<Option<Vec<_>>>()?;
-        if !protocols
-            .iter()
-            .all(|&protocol| self.is_protocol(&state, protocol))
-        {
+        let known = |text: &str| state.known(text);
+        let types = types.iter().map(|ty| known(ty.as_ref())).collect::<Option<Vec<_>>>()?;
+        let protocols = protocols.iter().map(|ty| known(ty.as_ref())).collect::<Option<Vec<_>>>()?;
+        if !protocols.iter().all(|&protocol| self.is_protocol(&state, protocol)) {
             return None;
         }
         let mut answers = Vec::with_capacity(types.len() * protocols.len());
@@ -294,10 +264,7 @@ impl Checker {
                 answers.push(Answer::from(state.engine.recall(ty, protocol)?));
             }
         }
-        Some(Matrix {
-            protocols: protocols.len(),
-            answers,
-        })
+        Some(Matrix { protocols: protocols.len(), answers })
     }
 
     fn ask(&self, found: &str, expected: &str, conformance: bool) -> Result<Verdict, CheckError> {
@@ -311,29 +278,24 @@ impl Checker {
         } else {
             self.resolve(&mut state, expected)?
         };
-        Ok(
-            match state.engine.ask(found, expected, self.shared.budget.fuel) {
-                Ok(true) => Verdict::Conforms,
-                Ok(false) => Verdict::Violates(state.engine.explain(found, expected)),
-                Err(limit) => Verdict::OutOfFuel(limit),
-            },
-        )
+        Ok(match state.engine.ask(found, expected, self.shared.budget.fuel) {
+            Ok(true) => Verdict::Conforms,
+            Ok(false) => Verdict::Violates(state.engine.explain(found, expected)),
+            Err(limit) => Verdict::OutOfFuel(limit),
+        })
     }
 
     fn recall(&self, found: &str, expected: &str, conformance: bool) -> Option<Verdict> {
         let state = self.read()?;
-        let (found, expected) = (self.known(&state, found)?, self.known(&state, expected)?);
+        let (found, expected) = (state.known(found)?, state.known(expected)?);
         if conformance && !self.is_protocol(&state, expected) {
             return None;
         }
-        Some(match state.engine.recall(found, expected)? {
-            true => Verdict::Conforms,
-            false => Verdict::Violates(state.engine.explain(found, expected)),
+        Some(if state.engine.recall(found, expected)? {
+            Verdict::Conforms
+        } else {
+            Verdict::Violates(state.engine.explain(found, expected))
         })
-    }
-
-    fn known(&self, state: &State, text: &str) -> Option<TypeId> {
-        state.expressions.get(text).copied()
     }
 
     fn is_protocol(&self, state: &State, ty: TypeId) -> bool {
@@ -345,23 +307,14 @@ impl Checker {
 
     fn resolve_protocol(&self, state: &mut State, text: &str) -> Result<TypeId, CheckError> {
         let ty = self.resolve(state, text)?;
-        if self.is_protocol(state, ty) {
-            Ok(ty)
-        } else {
-            Err(CheckError::NotAProtocol {
-                text: shorten(text),
-            })
-        }
+        if self.is_protocol(state, ty) { Ok(ty) } else { Err(CheckError::NotAProtocol { text: shorten(text) }) }
     }
 
     fn resolve(&self, state: &mut State, text: &str) -> Result<TypeId, CheckError> {
         if let Some(&ty) = state.expressions.get(text) {
             return Ok(ty);
         }
-        let fail = |error| CheckError::Expression {
-            text: shorten(text),
-            error,
-        };
+        let fail = |error| CheckError::Expression { text: shorten(text), error: Box::new(error) };
         let expr = expr::parse_type(text).map_err(fail)?;
         let universe = &self.shared.universe;
         let mut resolver = Resolver {
@@ -409,10 +362,6 @@ impl Checker {
 
 impl From<bool> for Answer {
     fn from(conforms: bool) -> Self {
-        if conforms {
-            Self::Conforms
-        } else {
-            Self::Violates
-        }
+        if conforms { Self::Conforms } else { Self::Violates }
     }
 }

@@ -38,22 +38,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Definitions {
     /// Compared by structure.
-    #[serde(
-        deserialize_with = "unique",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub protocols: BTreeMap<String, Definition>,
     /// Compared by name and inheritance.
-    #[serde(
-        deserialize_with = "unique",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub types: BTreeMap<String, Definition>,
     /// Other names for type expressions.
-    #[serde(
-        deserialize_with = "unique",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<String, Alias>,
 }
 
@@ -68,16 +59,10 @@ pub struct Definition {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extends: Vec<String>,
     /// Methods by name.
-    #[serde(
-        deserialize_with = "unique",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub methods: BTreeMap<String, Method>,
     /// Properties by name.
-    #[serde(
-        deserialize_with = "unique",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "unique", skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, Property>,
 }
 
@@ -255,9 +240,7 @@ where
             let mut map = BTreeMap::new();
             while let Some(key) = access.next_key::<String>()? {
                 if map.contains_key(&key) {
-                    return Err(A::Error::custom(format_args!(
-                        "`{key}` is defined twice; allowed: once"
-                    )));
+                    return Err(A::Error::custom(format_args!("`{key}` is defined twice; allowed: once")));
                 }
                 map.insert(key, access.next_value()?);
             }

@@ -64,9 +64,7 @@ pub enum ExpressionError {
         found: usize,
     },
     /// A type argument is outside its parameter's bound.
-    #[error(
-        "`{argument}` is not allowed for parameter `{param}` of `{name}`: it must conform to `{bound}`"
-    )]
+    #[error("`{argument}` is not allowed for parameter `{param}` of `{name}`: it must conform to `{bound}`")]
     OutsideBound {
         /// The definition.
         name: String,
@@ -169,9 +167,7 @@ pub enum DefinitionError {
         allowed: &'static str,
     },
     /// A parameter's declared variance contradicts its use.
-    #[error(
-        "`{owner}` declares `{param}` {declared}, but uses it in {place}; allowed there: {allowed}"
-    )]
+    #[error("`{owner}` declares `{param}` {declared}, but uses it in {place}; allowed there: {allowed}")]
     UnsoundVariance {
         /// The definition.
         owner: String,
@@ -230,11 +226,7 @@ impl DefinitionErrors {
     /// The collected errors; `Ok` when there are none.
     pub(crate) fn check(errors: &mut Vec<DefinitionError>) -> Result<(), Self> {
         errors.truncate(Self::MAX);
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Self(std::mem::take(errors)))
-        }
+        if errors.is_empty() { Ok(()) } else { Err(Self(std::mem::take(errors))) }
     }
 
     /// The errors, never empty.
@@ -268,12 +260,10 @@ pub enum CheckError {
         text: String,
         /// What is wrong with it.
         #[source]
-        error: ExpressionError,
+        error: Box<ExpressionError>,
     },
     /// Conformance was asked against something that is not a protocol.
-    #[error(
-        "`{text}` is not a protocol; allowed: a name under `protocols`, with its type arguments"
-    )]
+    #[error("`{text}` is not a protocol; allowed: a name under `protocols`, with its type arguments")]
     NotAProtocol {
         /// The expression as given, shortened when long.
         text: String,
@@ -286,9 +276,6 @@ pub(crate) fn shorten(text: &str) -> String {
     if text.len() <= LONGEST {
         return text.to_owned();
     }
-    let end = (0..=LONGEST)
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or(0);
+    let end = (0..=LONGEST).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     format!("{}…", &text[..end])
 }

@@ -259,27 +259,17 @@ impl Engine {
     }
 
     /// Like [`Engine::explain`], from a reason that belongs to `expected` but is not remembered.
-    pub(crate) fn explain_reason(
-        &self,
-        reason: Reason,
-        found: TypeId,
-        expected: TypeId,
-    ) -> Violation {
+    pub(crate) fn explain_reason(&self, reason: Reason, found: TypeId, expected: TypeId) -> Violation {
         let mut path = Vec::new();
         match reason {
             Reason::Part { step, pair } => {
                 self.push_step(step, expected, &mut path);
                 let mut rest = self.explain(pair.found, pair.expected);
-                if let (true, Problem::Mismatch { expected, found }) =
-                    (step.reverses(), &mut rest.problem)
-                {
+                if let (true, Problem::Mismatch { expected, found }) = (step.reverses(), &mut rest.problem) {
                     std::mem::swap(expected, found);
                 }
                 path.append(&mut rest.path);
-                Violation {
-                    path,
-                    problem: rest.problem,
-                }
+                Violation { path, problem: rest.problem }
             }
             Reason::Fault(fault) => {
                 let problem = self.problem(fault, Pair { found, expected }, false, &mut path);
@@ -301,9 +291,7 @@ impl Engine {
             Step::Rest => PathStep::Rest,
             Step::Keywords => PathStep::Keywords,
             Step::Return => PathStep::Return,
-            Step::Argument(index) | Step::ArgumentReversed(index) => {
-                PathStep::TypeArgument(index + 1)
-            }
+            Step::Argument(index) | Step::ArgumentReversed(index) => PathStep::TypeArgument(index + 1),
             Step::Alternative(ty) => PathStep::Alternative(self.render(ty)),
             Step::Bound(sym) => PathStep::Bound(name(sym)),
             Step::Option | Step::Unfold => return,
@@ -316,27 +304,14 @@ impl Engine {
             Term::Named(def, _) => self.universe.defs[def.0 as usize].name.to_string(),
             _ => self.render(owner),
         };
-        PathStep::Member {
-            owner,
-            name: self.interner.name(sym).to_owned(),
-        }
+        PathStep::Member { owner, name: self.interner.name(sym).to_owned() }
     }
 
-    fn problem(
-        &self,
-        fault: Fault,
-        pair: Pair,
-        reversed: bool,
-        path: &mut Vec<PathStep>,
-    ) -> Problem {
+    fn problem(&self, fault: Fault, pair: Pair, reversed: bool, path: &mut Vec<PathStep>) -> Problem {
         let name = |sym| self.interner.name(sym);
         let found_in = self.render(pair.found);
         // In a parameter the conforming side is the one that must accept.
-        let (found, expected) = if reversed {
-            (pair.expected, pair.found)
-        } else {
-            (pair.found, pair.expected)
-        };
+        let (found, expected) = if reversed { (pair.expected, pair.found) } else { (pair.found, pair.expected) };
         let (found, expected) = (self.render(found), self.render(expected));
         let what = match fault {
             Fault::Mismatch => return Problem::Mismatch { expected, found },
@@ -371,11 +346,7 @@ impl Engine {
                 format!("overload {} is served by none of the signatures", index + 1)
             }
         };
-        Problem::Parameters {
-            what,
-            expected,
-            found,
-        }
+        Problem::Parameters { what, expected, found }
     }
 
     pub(crate) fn render(&self, ty: TypeId) -> String {
@@ -385,18 +356,11 @@ impl Engine {
 
 /// A type as text; [`Renderer`] bounds the work, whatever the type's size.
 pub(crate) fn render(interner: &Interner, universe: &Universe, ty: TypeId) -> String {
-    let mut renderer = Renderer {
-        interner,
-        universe,
-        out: String::new(),
-    };
+    let mut renderer = Renderer { interner, universe, out: String::new() };
     renderer.ty(ty, 0);
     let mut out = renderer.out;
     if out.len() > LONGEST_TYPE {
-        let end = (0..=LONGEST_TYPE)
-            .rev()
-            .find(|&at| out.is_char_boundary(at))
-            .unwrap_or(0);
+        let end = (0..=LONGEST_TYPE).rev().find(|&at| out.is_char_boundary(at)).unwrap_or(0);
         out.truncate(end);
         out.push('…');
     }
@@ -455,8 +419,7 @@ impl Renderer<'_> {
             if index > 0 {
                 self.out.push_str(separator);
             }
-            let callable_in_union =
-                separator == " | " && matches!(self.interner.term(ty), Term::Callable(_));
+            let callable_in_union = separator == " | " && matches!(self.interner.term(ty), Term::Callable(_));
             if callable_in_union {
                 self.out.push('(');
             }

@@ -107,16 +107,9 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Result<Self, ExpressionError> {
         if text.len() > MAX_LENGTH {
-            return Err(ExpressionError::TooLong {
-                length: text.len(),
-                allowed: MAX_LENGTH,
-            });
+            return Err(ExpressionError::TooLong { length: text.len(), allowed: MAX_LENGTH });
         }
-        Ok(Self {
-            text,
-            at: 0,
-            nesting: 0,
-        })
+        Ok(Self { text, at: 0, nesting: 0 })
     }
 
     fn rest(&mut self) -> &'a str {
@@ -149,24 +142,12 @@ impl<'a> Parser<'a> {
     }
 
     fn unexpected(&mut self, expected: &'static str) -> ExpressionError {
-        let found = self
-            .rest()
-            .chars()
-            .next()
-            .map_or_else(|| "the end".to_owned(), |c| format!("`{c}`"));
-        ExpressionError::Syntax {
-            at: self.at,
-            found,
-            expected,
-        }
+        let found = self.rest().chars().next().map_or_else(|| "the end".to_owned(), |c| format!("`{c}`"));
+        ExpressionError::Syntax { at: self.at, found, expected }
     }
 
     fn end(&mut self) -> Result<(), ExpressionError> {
-        if self.rest().is_empty() {
-            Ok(())
-        } else {
-            Err(self.unexpected("the end of the type"))
-        }
+        if self.rest().is_empty() { Ok(()) } else { Err(self.unexpected("the end of the type")) }
     }
 
     /// The name at the cursor, without consuming it.
@@ -186,14 +167,9 @@ impl<'a> Parser<'a> {
         Ok(name)
     }
 
-    fn nested<T>(
-        &mut self,
-        inner: impl FnOnce(&mut Self) -> Result<T, ExpressionError>,
-    ) -> Result<T, ExpressionError> {
+    fn nested<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, ExpressionError>) -> Result<T, ExpressionError> {
         if self.nesting == MAX_NESTING {
-            return Err(ExpressionError::TooDeep {
-                allowed: MAX_NESTING,
-            });
+            return Err(ExpressionError::TooDeep { allowed: MAX_NESTING });
         }
         self.nesting += 1;
         let result = inner(self);
@@ -207,11 +183,7 @@ impl<'a> Parser<'a> {
             while parser.eat("|") {
                 members.push(parser.optional()?);
             }
-            Ok(if members.len() == 1 {
-                members.remove(0)
-            } else {
-                Expr::Union(members)
-            })
+            Ok(if members.len() == 1 { members.remove(0) } else { Expr::Union(members) })
         })
     }
 
@@ -219,10 +191,7 @@ impl<'a> Parser<'a> {
     fn optional(&mut self) -> Result<Expr, ExpressionError> {
         let expr = self.atom()?;
         if self.eat("?") {
-            let none = Expr::Name {
-                name: "None".to_owned(),
-                args: Vec::new(),
-            };
+            let none = Expr::Name { name: "None".to_owned(), args: Vec::new() };
             return Ok(Expr::Union(vec![expr, none]));
         }
         Ok(expr)
@@ -238,11 +207,7 @@ impl<'a> Parser<'a> {
             return self.callable(Vec::new());
         }
         let name = self.name("a type name, `(` or `[`")?.to_owned();
-        let args = if self.eat("[") {
-            self.list("]", Self::union)?
-        } else {
-            Vec::new()
-        };
+        let args = if self.eat("[") { self.list("]", Self::union)? } else { Vec::new() };
         Ok(Expr::Name { name, args })
     }
 
@@ -263,24 +228,12 @@ impl<'a> Parser<'a> {
     fn type_param(&mut self, variance_allowed: bool) -> Result<ParamExpr, ExpressionError> {
         let mut variance = Variance::Invariant;
         if variance_allowed && let Some(word @ ("in" | "out")) = self.peek_name() {
-            variance = if word == "in" {
-                Variance::Contravariant
-            } else {
-                Variance::Covariant
-            };
+            variance = if word == "in" { Variance::Contravariant } else { Variance::Covariant };
             self.at += word.len();
         }
         let name = self.name("a type parameter's name")?.to_owned();
-        let bound = if self.eat(":") {
-            Some(self.union()?)
-        } else {
-            None
-        };
-        Ok(ParamExpr {
-            name,
-            variance,
-            bound,
-        })
+        let bound = if self.eat(":") { Some(self.union()?) } else { None };
+        Ok(ParamExpr { name, variance, bound })
     }
 
     /// After `(`: a callable, or a type in parentheses.
@@ -340,9 +293,8 @@ impl<'a> Parser<'a> {
                 if keyword_only && argument.name.is_none() {
                     return Err(self.unexpected("a name for a parameter after `*`"));
                 }
-                let required_after_default = !keyword_only
-                    && !argument.default
-                    && signature.params.last().is_some_and(|p| p.default);
+                let required_after_default =
+                    !keyword_only && !argument.default && signature.params.last().is_some_and(|p| p.default);
                 if required_after_default {
                     return Err(self.unexpected("a default, as the parameter before it has one"));
                 }
@@ -376,11 +328,6 @@ impl<'a> Parser<'a> {
         if default {
             self.expect("...")?;
         }
-        Ok(ArgumentExpr {
-            name,
-            ty,
-            keyword_only,
-            default,
-        })
+        Ok(ArgumentExpr { name, ty, keyword_only, default })
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::check::{Engine, Fuel, Stop};
+use super::check::{Engine, Fuel, Limit, Stop};
 use super::definition::{Alias, Bounds, Definition, Definitions};
 use super::error::{DefinitionError, DefinitionErrors, ExpressionError, shorten};
 use super::expr::{self, Expr, ParamExpr};
@@ -28,7 +28,7 @@ const PRELUDE: &[(&str, &[&str])] = &[
 ];
 
 /// Deepest nesting of questions while verifying definitions.
-const DEPTH: usize = 2_000;
+const DEPTH: usize = 4_000;
 
 enum Source<'a> {
     Definition(&'a Definition),
@@ -108,79 +108,41 @@ impl<'a> Loader<'a> {
 
     fn too_large(&mut self, place: &str, what: &'static str, found: usize, allowed: usize) {
         if found > allowed {
-            self.report(DefinitionError::TooLarge {
-                place: shorten(place),
-                what,
-                found,
-                allowed,
-            });
+            self.report(DefinitionError::TooLarge { place: shorten(place), what, found, allowed });
         }
     }
 
     fn sizes(&mut self, definitions: &Definitions) {
-        let count =
-            definitions.protocols.len() + definitions.types.len() + definitions.aliases.len();
+        let count = definitions.protocols.len() + definitions.types.len() + definitions.aliases.len();
         self.too_large("the file", "definitions", count, self.bounds.definitions);
         for (name, definition) in definitions.protocols.iter().chain(&definitions.types) {
             let members = definition.methods.len() + definition.properties.len();
-            self.too_large(
-                &format!("`{name}`"),
-                "members",
-                members,
-                self.bounds.members,
-            );
-            self.too_large(
-                &format!("`{name}`"),
-                "bases",
-                definition.extends.len(),
-                self.bounds.ancestors,
-            );
+            self.too_large(&format!("`{name}`"), "members", members, self.bounds.members);
+            self.too_large(&format!("`{name}`"), "bases", definition.extends.len(), self.bounds.ancestors);
             for (member, method) in &definition.methods {
                 let overloads = method.signatures().len();
-                self.too_large(
-                    &format!("`{name}.{member}`"),
-                    "overloads",
-                    overloads,
-                    self.bounds.overloads,
-                );
+                self.too_large(&format!("`{name}.{member}`"), "overloads", overloads, self.bounds.overloads);
             }
         }
     }
 
     fn declare<'d>(&mut self, definitions: &'d Definitions) -> Vec<Source<'d>> {
         // Numbered in alphabetical order, so that members sort, and violations come, by name.
-        let all = definitions
-            .protocols
-            .values()
-            .chain(definitions.types.values());
-        let members: BTreeSet<&String> = all
-            .flat_map(|d| d.methods.keys().chain(d.properties.keys()))
-            .collect();
+        let all = definitions.protocols.values().chain(definitions.types.values());
+        let members: BTreeSet<&String> = all.flat_map(|d| d.methods.keys().chain(d.properties.keys())).collect();
         for name in members {
             if !expr::is_name(name) {
-                self.report(DefinitionError::BadName {
-                    name: shorten(name),
-                });
+                self.report(DefinitionError::BadName { name: shorten(name) });
             }
             self.interner.symbol(name);
         }
 
         let mut sources = Vec::new();
         for (name, definition) in &definitions.protocols {
-            self.add(
-                name,
-                Kind::Protocol,
-                Source::Definition(definition),
-                &mut sources,
-            );
+            self.add(name, Kind::Protocol, Source::Definition(definition), &mut sources);
         }
         for (name, definition) in &definitions.types {
-            self.add(
-                name,
-                Kind::Type,
-                Source::Definition(definition),
-                &mut sources,
-            );
+            self.add(name, Kind::Type, Source::Definition(definition), &mut sources);
         }
         for (name, alias) in &definitions.aliases {
             self.add(name, Kind::Alias, Source::Alias(alias), &mut sources);
@@ -193,34 +155,19 @@ impl<'a> Loader<'a> {
         sources
     }
 
-    fn add<'d>(
-        &mut self,
-        name: &str,
-        kind: Kind,
-        source: Source<'d>,
-        sources: &mut Vec<Source<'d>>,
-    ) {
+    fn add<'d>(&mut self, name: &str, kind: Kind, source: Source<'d>, sources: &mut Vec<Source<'d>>) {
         if matches!(name, "Any" | "Never" | "object" | "Self") {
-            return self.report(DefinitionError::Reserved {
-                name: name.to_owned(),
-            });
+            return self.report(DefinitionError::Reserved { name: name.to_owned() });
         }
         if !expr::is_name(name) {
-            return self.report(DefinitionError::BadName {
-                name: shorten(name),
-            });
+            return self.report(DefinitionError::BadName { name: shorten(name) });
         }
         if let Some(&first) = self.names.get(name) {
             let first = word(self.defs[first.0 as usize].kind);
-            return self.report(DefinitionError::Duplicate {
-                name: name.to_owned(),
-                first,
-                second: word(kind),
-            });
+            return self.report(DefinitionError::Duplicate { name: name.to_owned(), first, second: word(kind) });
         }
         let name: Arc<str> = name.into();
-        self.names
-            .insert(name.clone(), DefId(number(self.defs.len())));
+        self.names.insert(name.clone(), DefId(number(self.defs.len())));
         self.defs.push(Def {
             name,
             kind,
@@ -241,45 +188,34 @@ impl<'a> Loader<'a> {
         for (index, source) in sources.iter().enumerate() {
             let name = self.defs[index].name.clone();
             let texts: Vec<&str> = match source {
-                Source::Definition(definition) => {
-                    definition.params.iter().map(String::as_str).collect()
-                }
+                Source::Definition(definition) => definition.params.iter().map(String::as_str).collect(),
                 Source::Alias(alias) => alias.parts().0.iter().map(String::as_str).collect(),
                 Source::Prelude => {
                     let prelude = PRELUDE.iter().find(|(known, _)| **known == *name);
-                    prelude
-                        .map(|(_, params)| params.to_vec())
-                        .unwrap_or_default()
+                    prelude.map(|(_, params)| params.to_vec()).unwrap_or_default()
                 }
             };
             if !matches!(source, Source::Prelude) {
-                self.too_large(
-                    &format!("`{name}`"),
-                    "type parameters",
-                    texts.len(),
-                    self.bounds.params,
-                );
+                self.too_large(&format!("`{name}`"), "type parameters", texts.len(), self.bounds.params);
             }
             let mut params: Vec<ParamExpr> = Vec::new();
             // Enough of them to see what is wrong; looking for duplicates costs the square.
             for text in texts.into_iter().take(64) {
                 let param = expr::parse_param(text).and_then(|param| {
-                    match params.iter().any(|p| p.name == param.name) {
-                        true => Err(ExpressionError::DuplicateParameter { name: param.name }),
-                        false => Ok(param),
+                    if params.iter().any(|p| p.name == param.name) {
+                        Err(ExpressionError::DuplicateParameter { name: param.name })
+                    } else {
+                        Ok(param)
                     }
                 });
                 match param {
                     Ok(param) => params.push(param),
                     Err(error) => {
-                        self.expression(format!("the parameters of `{name}`"), text, error)
+                        self.expression(&format!("the parameters of `{name}`"), text, error);
                     }
                 }
             }
-            let ids = params
-                .iter()
-                .map(|param| self.interner.new_param(&param.name))
-                .collect();
+            let ids = params.iter().map(|param| self.interner.new_param(&param.name)).collect();
             self.defs[index].params = ids;
             if !matches!(source, Source::Alias(_)) {
                 self.defs[index].variances = params.iter().map(|param| param.variance).collect();
@@ -289,34 +225,20 @@ impl<'a> Loader<'a> {
         for (index, params) in declared.iter().enumerate() {
             for (at, param) in params.iter().enumerate() {
                 let Some(bound) = &param.bound else { continue };
-                let place = format!(
-                    "the bound of `{}` of `{}`",
-                    param.name, self.defs[index].name
-                );
-                if let Some(bound) = self.resolve(index, false, place, &param.name, bound) {
+                let place = format!("the bound of `{}` of `{}`", param.name, self.defs[index].name);
+                if let Some(bound) = self.resolve(index, false, &place, &param.name, bound) {
                     self.interner.set_bound(self.defs[index].params[at], bound);
                 }
             }
         }
     }
 
-    fn expression(&mut self, place: String, text: &str, error: ExpressionError) {
-        self.report(DefinitionError::Expression {
-            place: shorten(&place),
-            text: shorten(text),
-            error,
-        });
+    fn expression(&mut self, place: &str, text: &str, error: ExpressionError) {
+        self.report(DefinitionError::Expression { place: shorten(place), text: shorten(text), error });
     }
 
     /// Resolves an expression that stands in definition `index`.
-    fn resolve(
-        &mut self,
-        index: usize,
-        allow_self: bool,
-        place: String,
-        text: &str,
-        expr: &Expr,
-    ) -> Option<TypeId> {
+    fn resolve(&mut self, index: usize, allow_self: bool, place: &str, text: &str, expr: &Expr) -> Option<TypeId> {
         let scope = self.defs[index].params.iter().map(|&param| {
             let name = self.interner.param(param).name;
             (self.interner.name(name).to_owned(), param)
@@ -333,8 +255,7 @@ impl<'a> Loader<'a> {
         };
         let result = resolver.ty(expr);
         let bounded = resolver.bounded;
-        self.bounded
-            .extend(bounded.into_iter().map(|ty| (ty, place.clone())));
+        self.bounded.extend(bounded.into_iter().map(|ty| (ty, place.to_owned())));
         match result {
             Ok(ty) => Some(ty),
             Err(error) => {
@@ -344,13 +265,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn parse(
-        &mut self,
-        index: usize,
-        allow_self: bool,
-        place: String,
-        text: &str,
-    ) -> Option<TypeId> {
+    fn parse(&mut self, index: usize, allow_self: bool, place: &str, text: &str) -> Option<TypeId> {
         match expr::parse_type(text) {
             Ok(expr) => self.resolve(index, allow_self, place, text, &expr),
             Err(error) => {
@@ -372,8 +287,7 @@ impl<'a> Loader<'a> {
                     self.properties(index, definition);
                 }
                 Source::Alias(alias) => {
-                    self.defs[index].body =
-                        self.parse(index, false, format!("alias `{name}`"), alias.parts().1);
+                    self.defs[index].body = self.parse(index, false, &format!("alias `{name}`"), alias.parts().1);
                 }
                 Source::Prelude => {}
             }
@@ -382,7 +296,7 @@ impl<'a> Loader<'a> {
 
     fn base(&mut self, index: usize, text: &str) {
         let name = self.defs[index].name.clone();
-        let Some(ty) = self.parse(index, false, format!("what `{name}` extends"), text) else {
+        let Some(ty) = self.parse(index, false, &format!("what `{name}` extends"), text) else {
             return;
         };
         let allowed = match self.defs[index].kind {
@@ -398,11 +312,9 @@ impl<'a> Loader<'a> {
         };
         match base {
             Some(def) => self.bases[index].push((def, ty)),
-            None => self.report(DefinitionError::NotExtendable {
-                owner: name.to_string(),
-                base: shorten(text),
-                allowed,
-            }),
+            None => {
+                self.report(DefinitionError::NotExtendable { owner: name.to_string(), base: shorten(text), allowed });
+            }
         }
     }
 
@@ -410,34 +322,26 @@ impl<'a> Loader<'a> {
         let name = self.defs[index].name.clone();
         for (member, method) in &definition.methods {
             if definition.properties.contains_key(member) {
-                self.report(DefinitionError::DuplicateMember {
-                    owner: name.to_string(),
-                    member: member.clone(),
-                });
+                self.report(DefinitionError::DuplicateMember { owner: name.to_string(), member: member.clone() });
             }
             let place = format!("method `{name}.{member}`");
             let mut signatures = Vec::new();
             if method.signatures().is_empty() {
-                self.expression(place.clone(), "[]", not_a_signature("no overload"));
+                self.expression(&place, "[]", not_a_signature("no overload"));
             }
             for text in method.signatures() {
-                let Some(ty) = self.parse(index, true, place.clone(), text) else {
+                let Some(ty) = self.parse(index, true, &place, text) else {
                     continue;
                 };
                 match self.interner.term(ty) {
                     Term::Callable(callable) => signatures.extend_from_slice(callable),
-                    _ => self.expression(place.clone(), text, not_a_signature("a type")),
+                    _ => self.expression(&place, text, not_a_signature("a type")),
                 }
             }
             if !signatures.is_empty() {
                 let ty = self.interner.intern(Term::Callable(signatures.into()));
                 let name = self.interner.symbol(member);
-                self.own[index].push(Member {
-                    name,
-                    ty,
-                    readonly: true,
-                    optional: method.optional(),
-                });
+                self.own[index].push(Member { name, ty, readonly: true, optional: method.optional() });
             }
         }
     }
@@ -446,36 +350,23 @@ impl<'a> Loader<'a> {
         let name = self.defs[index].name.clone();
         for (member, property) in &definition.properties {
             let (text, readonly, optional) = property.parts();
-            if let Some(ty) = self.parse(index, true, format!("property `{name}.{member}`"), text) {
+            if let Some(ty) = self.parse(index, true, &format!("property `{name}.{member}`"), text) {
                 let name = self.interner.symbol(member);
-                self.own[index].push(Member {
-                    name,
-                    ty,
-                    readonly,
-                    optional,
-                });
+                self.own[index].push(Member { name, ty, readonly, optional });
             }
         }
     }
 
     /// Definitions in an order where bases come first.
     fn inheritance(&mut self) -> Result<Vec<usize>, DefinitionErrors> {
-        let names = |cycle: Vec<usize>, defs: &[Def]| {
-            cycle
-                .into_iter()
-                .map(|def| defs[def].name.to_string())
-                .collect()
-        };
+        let names = |cycle: Vec<usize>, defs: &[Def]| cycle.into_iter().map(|def| defs[def].name.to_string()).collect();
         let heads: Vec<Vec<usize>> = self.defs.iter().map(|def| self.heads(def)).collect();
         if let Order::Cycle(cycle) = order(&heads) {
             let path = names(cycle, &self.defs);
             self.report(DefinitionError::CyclicAlias { path });
         }
-        let edges: Vec<Vec<usize>> = self
-            .bases
-            .iter()
-            .map(|bases| bases.iter().map(|(def, _)| def.0 as usize).collect())
-            .collect();
+        let edges: Vec<Vec<usize>> =
+            self.bases.iter().map(|bases| bases.iter().map(|(def, _)| def.0 as usize).collect()).collect();
         let sorted = match order(&edges) {
             Order::Sorted(sorted) => sorted,
             Order::Cycle(cycle) => {
@@ -507,10 +398,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Fills in ancestors and members; returns all members and the overrides among them.
-    fn flatten(
-        &mut self,
-        sorted: &[usize],
-    ) -> Result<(Vec<Member>, Vec<Override>), DefinitionErrors> {
+    fn flatten(&mut self, sorted: &[usize]) -> Result<(Vec<Member>, Vec<Override>), DefinitionErrors> {
         let mut all: Vec<Member> = Vec::new();
         let mut overrides = Vec::new();
         for &index in sorted {
@@ -520,12 +408,8 @@ impl<'a> Loader<'a> {
             if self.defs[index].kind == Kind::Alias {
                 continue;
             }
-            let params: Vec<TypeId> = self.defs[index]
-                .params
-                .clone()
-                .into_iter()
-                .map(|p| self.interner.intern(Term::Param(p)))
-                .collect();
+            let params: Vec<TypeId> =
+                self.defs[index].params.clone().into_iter().map(|p| self.interner.intern(Term::Param(p))).collect();
             let id = DefId(number(index));
             let this = self.interner.named(id, &params);
             let mut ancestors = vec![(id, this)];
@@ -536,18 +420,11 @@ impl<'a> Loader<'a> {
                 let Term::Named(_, args) = self.interner.term(ty).clone() else {
                     continue;
                 };
-                let pairs: Vec<_> = self.defs[base.0 as usize]
-                    .params
-                    .iter()
-                    .copied()
-                    .zip(args.iter().copied())
-                    .collect();
-                let with = Substitution {
-                    pairs: &pairs,
-                    this: None,
-                };
+                let pairs: Vec<_> =
+                    self.defs[base.0 as usize].params.iter().copied().zip(args.iter().copied()).collect();
+                let with = Substitution { pairs: &pairs, this: None };
                 let inherited = self.defs[base.0 as usize].members;
-                let result = (|| {
+                let result: Result<(), Limit> = (|| {
                     for (ancestor, ty) in self.defs[base.0 as usize].ancestors.clone() {
                         let ty = self.interner.substitute(ty, &with, &mut fuel)?;
                         if !ancestors.iter().any(|(known, _)| *known == ancestor) {
@@ -572,60 +449,32 @@ impl<'a> Loader<'a> {
                     }
                     Ok(())
                 })();
-                if let Err::<(), super::Limit>(_) = result {
-                    self.report(DefinitionError::TooComplex {
-                        place: format!("`{name}`"),
-                        fuel: self.bounds.fuel,
-                    });
+                if result.is_err() {
+                    self.report(DefinitionError::TooComplex { place: format!("`{name}`"), fuel: self.bounds.fuel });
                     break;
                 }
             }
-            self.too_large(
-                &format!("`{name}`"),
-                "ancestors",
-                ancestors.len() - 1,
-                self.bounds.ancestors,
-            );
-            self.too_large(
-                &format!("`{name}`"),
-                "members with inherited ones",
-                members.len(),
-                self.bounds.members,
-            );
+            self.too_large(&format!("`{name}`"), "ancestors", ancestors.len() - 1, self.bounds.ancestors);
+            self.too_large(&format!("`{name}`"), "members with inherited ones", members.len(), self.bounds.members);
             members.sort_by_key(|member| member.name);
             let start = number(all.len());
             all.extend(members);
             self.defs[index].members = (start, number(all.len()));
             self.defs[index].ancestors = ancestors;
         }
-        self.too_large(
-            "the file",
-            "members with inherited ones",
-            all.len(),
-            self.bounds.total_members,
-        );
+        self.too_large("the file", "members with inherited ones", all.len(), self.bounds.total_members);
         self.check()?;
         Ok((all, overrides))
     }
 
     /// Overrides and bounds, which need the finished universe to be checked.
-    fn verify(
-        mut self,
-        members: Vec<Member>,
-        overrides: &[Override],
-    ) -> Result<Universe, DefinitionErrors> {
+    fn verify(mut self, members: Vec<Member>, overrides: &[Override]) -> Result<Universe, DefinitionErrors> {
         let call = self.interner.symbol("__call__");
         let none = self.names.get("None").copied().unwrap_or(DefId(0));
         let none = self.interner.named(none, &[]);
         let fuel = self.bounds.fuel;
-        let universe = Arc::new(Universe {
-            interner: self.interner,
-            defs: self.defs,
-            names: self.names,
-            members,
-            none,
-            call,
-        });
+        let universe =
+            Arc::new(Universe { interner: self.interner, defs: self.defs, names: self.names, members, none, call });
         let mut errors = self.errors;
         let mut engine = Engine::new(universe.clone(), DEPTH);
         for (ty, place) in self.bounded {
@@ -641,22 +490,13 @@ impl<'a> Loader<'a> {
                 break;
             }
         }
-        for Override {
-            owner,
-            own,
-            inherited,
-            base,
-        } in overrides
-        {
+        for Override { owner, own, inherited, base } in overrides {
             if errors.len() >= DefinitionErrors::MAX {
                 break;
             }
             let (_, this) = universe.defs[*owner].ancestors[0];
             let (_, as_base) = universe.defs[*base].ancestors[0];
-            let (name, member) = (
-                &universe.defs[*owner].name,
-                engine.interner.name(own.name).to_owned(),
-            );
+            let (name, member) = (&universe.defs[*owner].name, engine.interner.name(own.name).to_owned());
             match engine.overrides(*own, *inherited, this, fuel) {
                 Ok(()) => {}
                 Err(Stop::No(reason)) => errors.push(DefinitionError::IncompatibleOverride {
@@ -666,10 +506,7 @@ impl<'a> Loader<'a> {
                     violation: Box::new(engine.explain_reason(reason, this, as_base)),
                 }),
                 Err(Stop::Limit(_)) => {
-                    errors.push(DefinitionError::TooComplex {
-                        place: format!("`{name}.{member}`"),
-                        fuel,
-                    });
+                    errors.push(DefinitionError::TooComplex { place: format!("`{name}.{member}`"), fuel });
                 }
             }
         }
@@ -688,9 +525,5 @@ fn word(kind: Kind) -> &'static str {
 }
 
 fn not_a_signature(found: &str) -> ExpressionError {
-    ExpressionError::Syntax {
-        at: 0,
-        found: found.to_owned(),
-        expected: "a signature such as `(int) -> str`",
-    }
+    ExpressionError::Syntax { at: 0, found: found.to_owned(), expected: "a signature such as `(int) -> str`" }
 }

@@ -32,6 +32,9 @@ mod definition;
 mod error;
 mod explain;
 mod expr;
+#[cfg(feature = "testkit")]
+mod generate;
+mod guard;
 mod load;
 mod order;
 mod resolve;
@@ -43,9 +46,11 @@ mod variance;
 pub use check::Limit;
 pub use checker::{Answer, Budget, Checker, Matrix, Verdict};
 pub use definition::{
-    Alias, Bounds, Definition, Definitions, FullMethod, FullProperty, GenericAlias, Method,
-    Property,
+    Alias, Bounds, Definition, Definitions, FullMethod, FullProperty, GenericAlias, Method, Property,
 };
 pub use error::{CheckError, DefinitionError, DefinitionErrors, ExpressionError};
 pub use explain::{PathStep, Problem, Violation};
+#[cfg(feature = "testkit")]
+pub use generate::{Mutant, Sample, generate};
+pub use guard::{Builder, ProtocolError, ProtocolGuard};
 pub use universe::Universe;

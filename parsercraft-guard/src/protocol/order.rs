@@ -44,12 +44,8 @@ pub(crate) fn order(edges: &[Vec<usize>]) -> Order {
                     path.push((next, 0));
                 }
                 Mark::Open => {
-                    let start = path
-                        .iter()
-                        .position(|(on_path, _)| *on_path == next)
-                        .unwrap_or(0);
-                    let mut cycle: Vec<usize> =
-                        path[start..].iter().map(|(node, _)| *node).collect();
+                    let start = path.iter().position(|(on_path, _)| *on_path == next).unwrap_or(0);
+                    let mut cycle: Vec<usize> = path[start..].iter().map(|(node, _)| *node).collect();
                     cycle.push(next);
                     return Order::Cycle(cycle);
                 }
@@ -65,28 +61,18 @@ mod tests {
 
     #[test]
     fn what_is_depended_on_comes_first() {
-        assert_eq!(
-            order(&[vec![1, 2], vec![2], vec![]]),
-            Order::Sorted(vec![2, 1, 0])
-        );
+        assert_eq!(order(&[vec![1, 2], vec![2], vec![]]), Order::Sorted(vec![2, 1, 0]));
     }
 
     #[test]
     fn a_cycle_is_named_without_its_approach() {
-        assert_eq!(
-            order(&[vec![1], vec![2], vec![1]]),
-            Order::Cycle(vec![1, 2, 1])
-        );
+        assert_eq!(order(&[vec![1], vec![2], vec![1]]), Order::Cycle(vec![1, 2, 1]));
     }
 
     #[test]
     fn a_long_chain_needs_no_stack() {
-        let edges: Vec<Vec<usize>> = (0..200_000)
-            .map(|n| if n == 199_999 { vec![] } else { vec![n + 1] })
-            .collect();
-        let Order::Sorted(sorted) = order(&edges) else {
-            panic!("a chain is no cycle")
-        };
+        let edges: Vec<Vec<usize>> = (0..200_000).map(|n| if n == 199_999 { vec![] } else { vec![n + 1] }).collect();
+        let Order::Sorted(sorted) = order(&edges) else { panic!("a chain is no cycle") };
         assert_eq!((sorted[0], sorted.len()), (199_999, 200_000));
     }
 }

@@ -34,10 +34,7 @@ impl Resolver<'_> {
             Expr::Name { name, args } => self.name(name, args),
             Expr::Union(members) => {
                 limit("members in one union", members.len(), MAX_UNION)?;
-                let members = members
-                    .iter()
-                    .map(|member| self.ty(member))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let members = members.iter().map(|member| self.ty(member)).collect::<Result<Vec<_>, _>>()?;
                 Ok(self.interner.union(&members))
             }
             Expr::Callable(signature) => {
@@ -52,11 +49,7 @@ impl Resolver<'_> {
             if args.len() == expected {
                 Ok(())
             } else {
-                Err(ExpressionError::Arity {
-                    name: name.to_owned(),
-                    expected,
-                    found: args.len(),
-                })
+                Err(ExpressionError::Arity { name: name.to_owned(), expected, found: args.len() })
             }
         };
         if let Some(&(_, param)) = self.scope.iter().rev().find(|(known, _)| known == name) {
@@ -76,89 +69,50 @@ impl Resolver<'_> {
             return Ok(ty);
         }
         let Some(&def) = self.names.get(name) else {
-            return Err(ExpressionError::UnknownType {
-                name: name.to_owned(),
-            });
+            return Err(ExpressionError::UnknownType { name: name.to_owned() });
         };
         let params = &self.defs[def.0 as usize].params;
         arity(params.len())?;
-        let args = args
-            .iter()
-            .map(|arg| self.ty(arg))
-            .collect::<Result<Vec<_>, _>>()?;
+        let args = args.iter().map(|arg| self.ty(arg)).collect::<Result<Vec<_>, _>>()?;
         let ty = self.interner.named(def, &args);
-        if params
-            .iter()
-            .any(|&param| self.interner.param(param).bound.is_some())
-        {
+        if params.iter().any(|&param| self.interner.param(param).bound.is_some()) {
             self.bounded.push(ty);
         }
         Ok(ty)
     }
 
-    pub(crate) fn signature(
-        &mut self,
-        signature: &SignatureExpr,
-    ) -> Result<Signature, ExpressionError> {
-        limit(
-            "parameters in one signature",
-            signature.params.len(),
-            MAX_PARAMETERS,
-        )?;
+    pub(crate) fn signature(&mut self, signature: &SignatureExpr) -> Result<Signature, ExpressionError> {
+        limit("parameters in one signature", signature.params.len(), MAX_PARAMETERS)?;
         let outer = self.scope.len();
         let generics = self.declare(&signature.generics)?;
         let mut params = Vec::with_capacity(signature.params.len());
         for (index, argument) in signature.params.iter().enumerate() {
             if let Some(name) = &argument.name
-                && signature.params[..index]
-                    .iter()
-                    .any(|earlier| earlier.name.as_ref() == Some(name))
+                && signature.params[..index].iter().any(|earlier| earlier.name.as_ref() == Some(name))
             {
                 return Err(ExpressionError::DuplicateParameter { name: name.clone() });
             }
             params.push(Parameter {
                 ty: self.ty(&argument.ty)?,
-                name: argument
-                    .name
-                    .as_deref()
-                    .map(|name| self.interner.symbol(name)),
+                name: argument.name.as_deref().map(|name| self.interner.symbol(name)),
                 keyword_only: argument.keyword_only,
                 default: argument.default,
             });
         }
         let rest = signature.rest.as_ref().map(|ty| self.ty(ty)).transpose()?;
-        let keywords = signature
-            .keywords
-            .as_ref()
-            .map(|ty| self.ty(ty))
-            .transpose()?;
+        let keywords = signature.keywords.as_ref().map(|ty| self.ty(ty)).transpose()?;
         let returns = self.ty(&signature.returns)?;
         self.scope.truncate(outer);
-        Ok(Signature {
-            generics: generics.into(),
-            params: params.into(),
-            rest,
-            keywords,
-            any: signature.any,
-            returns,
-        })
+        Ok(Signature { generics: generics.into(), params: params.into(), rest, keywords, any: signature.any, returns })
     }
 
     /// Brings type parameters into scope, then resolves their bounds, which may mention each other.
-    pub(crate) fn declare(
-        &mut self,
-        params: &[ParamExpr],
-    ) -> Result<Vec<ParamId>, ExpressionError> {
+    pub(crate) fn declare(&mut self, params: &[ParamExpr]) -> Result<Vec<ParamId>, ExpressionError> {
         limit("type parameters", params.len(), self.max_params)?;
         let outer = self.scope.len();
         for param in params {
-            if self.scope[outer..]
-                .iter()
-                .any(|(name, _)| *name == param.name)
-            {
-                return Err(ExpressionError::DuplicateParameter {
-                    name: param.name.clone(),
-                });
+            if self.scope[outer..].iter().any(|(name, _)| *name == param.name) {
+                return Err(ExpressionError::DuplicateParameter { name: param.name.clone() });
             }
             let id = self.interner.new_param(&param.name);
             self.scope.push((param.name.clone(), id));
@@ -175,13 +129,5 @@ impl Resolver<'_> {
 }
 
 fn limit(what: &'static str, found: usize, allowed: usize) -> Result<(), ExpressionError> {
-    if found > allowed {
-        Err(ExpressionError::TooMany {
-            what,
-            found,
-            allowed,
-        })
-    } else {
-        Ok(())
-    }
+    if found > allowed { Err(ExpressionError::TooMany { what, found, allowed }) } else { Ok(()) }
 }

@@ -10,11 +10,7 @@ use super::term::{ParamId, Parameter, Signature, Substitution, Sym, Term, TypeId
 
 impl Engine {
     /// Every expected overload must be served by one of the found.
-    pub(crate) fn overloads(
-        &mut self,
-        found: &[Signature],
-        expected: &[Signature],
-    ) -> Result<(), Stop> {
+    pub(crate) fn overloads(&mut self, found: &[Signature], expected: &[Signature]) -> Result<(), Stop> {
         for (index, wanted) in expected.iter().enumerate() {
             if let [only] = found {
                 self.signature(only, wanted)?;
@@ -86,9 +82,7 @@ impl Engine {
             if let Some(rest) = expected.rest {
                 self.part(Step::Rest, rest, extra.ty)?;
             }
-            let by_keyword = extra
-                .name
-                .is_some_and(|name| keyword_only(expected, name).is_some());
+            let by_keyword = extra.name.is_some_and(|name| keyword_only(expected, name).is_some());
             if !extra.default && !by_keyword {
                 return Err(Fault::ExtraRequired(number(index)).into());
             }
@@ -104,10 +98,7 @@ impl Engine {
         let by_position = positional(expected).len();
         for want in expected.params.iter().filter(|param| param.keyword_only) {
             let Some(name) = want.name else { continue };
-            let beyond = positional(found)
-                .iter()
-                .skip(by_position)
-                .find(|param| param.name == Some(name));
+            let beyond = positional(found).iter().skip(by_position).find(|param| param.name == Some(name));
             match beyond.or_else(|| keyword_only(found, name)) {
                 Some(offer) => {
                     if want.default && !offer.default {
@@ -142,11 +133,7 @@ impl Engine {
 
     /// `found` with types in place of its type parameters, chosen so that it may fit `expected`.
     fn instantiate(&mut self, found: &Signature, expected: &Signature) -> Result<Signature, Stop> {
-        let mut inference = Inference {
-            params: &found.generics,
-            lower: Vec::new(),
-            upper: Vec::new(),
-        };
+        let mut inference = Inference { params: &found.generics, lower: Vec::new(), upper: Vec::new() };
         for (offer, want) in positional(found).iter().zip(positional(expected)) {
             self.infer(offer.ty, want.ty, false, &mut inference)?;
         }
@@ -163,10 +150,7 @@ impl Engine {
 
         let Inference { lower, upper, .. } = inference;
         let of = |all: &[(ParamId, TypeId)], param| -> Vec<TypeId> {
-            all.iter()
-                .filter(|(of, _)| *of == param)
-                .map(|&(_, ty)| ty)
-                .collect()
+            all.iter().filter(|(of, _)| *of == param).map(|&(_, ty)| ty).collect()
         };
         let mut pairs = Vec::with_capacity(found.generics.len());
         for &param in found.generics.iter() {
@@ -179,19 +163,14 @@ impl Engine {
             };
             pairs.push((param, chosen));
         }
-        let with = Substitution {
-            pairs: &pairs,
-            this: None,
-        };
+        let with = Substitution { pairs: &pairs, this: None };
         for &(param, chosen) in &pairs {
             if let Some(bound) = self.interner.param(param).bound {
                 let bound = self.interner.substitute(bound, &with, &mut self.fuel)?;
                 self.part(Step::Bound(self.interner.param(param).name), chosen, bound)?;
             }
         }
-        Ok(self
-            .interner
-            .substitute_signature(found, &with, &mut self.fuel)?)
+        Ok(self.interner.substitute_signature(found, &with, &mut self.fuel)?)
     }
 
     /// Notes what `pattern` matching `target` says about the parameters: with `upper`, pattern ≤ target, else target ≤
@@ -204,17 +183,10 @@ impl Engine {
         inference: &mut Inference<'_>,
     ) -> Result<(), Stop> {
         self.fuel.spend(1)?;
-        let (pattern_term, target_term) = (
-            self.interner.term(pattern).clone(),
-            self.interner.term(target).clone(),
-        );
+        let (pattern_term, target_term) = (self.interner.term(pattern).clone(), self.interner.term(target).clone());
         match (&pattern_term, &target_term) {
             (Term::Param(param), _) if inference.params.contains(param) => {
-                let side = if upper {
-                    &mut inference.upper
-                } else {
-                    &mut inference.lower
-                };
+                let side = if upper { &mut inference.upper } else { &mut inference.lower };
                 side.push((*param, target));
             }
             (Term::Named(def, args), _) if !args.is_empty() => {
@@ -238,14 +210,9 @@ impl Engine {
                     Term::Union(targets) => targets,
                     _ => std::slice::from_ref(&target),
                 };
-                let (open, fixed): (Vec<TypeId>, Vec<TypeId>) = members
-                    .iter()
-                    .partition(|&&member| inference.mentions(self.interner.term(member)));
-                let left: Vec<TypeId> = targets
-                    .iter()
-                    .copied()
-                    .filter(|ty| !fixed.contains(ty))
-                    .collect();
+                let (open, fixed): (Vec<TypeId>, Vec<TypeId>) =
+                    members.iter().partition(|&&member| inference.mentions(self.interner.term(member)));
+                let left: Vec<TypeId> = targets.iter().copied().filter(|ty| !fixed.contains(ty)).collect();
                 if let ([only], false) = (open.as_slice(), left.is_empty()) {
                     let left = self.interner.union(&left);
                     self.infer(*only, left, upper, inference)?;
@@ -285,17 +252,10 @@ impl Inference<'_> {
 
 /// The positional parameters, which come first.
 fn positional(signature: &Signature) -> &[Parameter] {
-    let end = signature
-        .params
-        .iter()
-        .position(|param| param.keyword_only)
-        .unwrap_or(signature.params.len());
+    let end = signature.params.iter().position(|param| param.keyword_only).unwrap_or(signature.params.len());
     &signature.params[..end]
 }
 
 fn keyword_only(signature: &Signature, name: Sym) -> Option<&Parameter> {
-    signature
-        .params
-        .iter()
-        .find(|param| param.keyword_only && param.name == Some(name))
+    signature.params.iter().find(|param| param.keyword_only && param.name == Some(name))
 }

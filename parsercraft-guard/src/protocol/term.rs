@@ -152,9 +152,7 @@ impl Interner {
     }
 
     fn flags_of(&self, term: &Term) -> u8 {
-        let of = |types: &mut dyn Iterator<Item = TypeId>| {
-            types.fold(0, |all, ty| all | self.flags[ty.0 as usize])
-        };
+        let of = |types: &mut dyn Iterator<Item = TypeId>| types.fold(0, |all, ty| all | self.flags[ty.0 as usize]);
         match term {
             Term::Any | Term::Never | Term::Object => 0,
             Term::SelfType => HAS_SELF,
@@ -165,9 +163,7 @@ impl Interner {
     }
 
     fn depth_of(&self, term: &Term) -> u16 {
-        let of = |types: &mut dyn Iterator<Item = TypeId>| {
-            types.map(|ty| self.depths[ty.0 as usize]).max()
-        };
+        let of = |types: &mut dyn Iterator<Item = TypeId>| types.map(|ty| self.depths[ty.0 as usize]).max();
         let deepest = match term {
             Term::Any | Term::Never | Term::Object | Term::SelfType | Term::Param(_) => None,
             Term::Named(_, types) | Term::Union(types) => of(&mut types.iter().copied()),
@@ -178,11 +174,7 @@ impl Interner {
 
     /// `ty`, unless it has grown too deep for algorithms that recurse over a type.
     fn bounded(&self, ty: TypeId) -> Result<TypeId, Limit> {
-        if self.depths[ty.0 as usize] > MAX_DEPTH {
-            Err(Limit::Size { depth: MAX_DEPTH })
-        } else {
-            Ok(ty)
-        }
+        if self.depths[ty.0 as usize] > MAX_DEPTH { Err(Limit::Size { depth: MAX_DEPTH }) } else { Ok(ty) }
     }
 
     pub(crate) fn named(&mut self, def: DefId, args: &[TypeId]) -> TypeId {
@@ -242,13 +234,9 @@ impl Interner {
         self.params[param.0 as usize].bound = Some(bound);
     }
 
-    /// `ty` with the substitution applied, at the price of a step of fuel for each term visited.
-    pub(crate) fn substitute(
-        &mut self,
-        ty: TypeId,
-        with: &Substitution<'_>,
-        fuel: &mut Fuel,
-    ) -> Result<TypeId, Limit> {
+    /// `ty` with the substitution applied, at the price of a step of fuel for each term visited and for
+    /// each member of a union.
+    pub(crate) fn substitute(&mut self, ty: TypeId, with: &Substitution<'_>, fuel: &mut Fuel) -> Result<TypeId, Limit> {
         let params = if with.pairs.is_empty() { 0 } else { HAS_PARAM };
         let wanted = params | if with.this.is_some() { HAS_SELF } else { 0 };
         if self.flags[ty.0 as usize] & wanted == 0 {
@@ -258,17 +246,14 @@ impl Interner {
         match self.term(ty).clone() {
             Term::Any | Term::Never | Term::Object => Ok(ty),
             Term::SelfType => Ok(with.this.unwrap_or(ty)),
-            Term::Param(param) => Ok(with
-                .pairs
-                .iter()
-                .find(|(from, _)| *from == param)
-                .map_or(ty, |&(_, to)| to)),
+            Term::Param(param) => Ok(with.pairs.iter().find(|(from, _)| *from == param).map_or(ty, |&(_, to)| to)),
             Term::Named(def, args) => {
                 let args = self.substitute_all(&args, with, fuel)?;
                 let ty = self.intern(Term::Named(def, args.into()));
                 self.bounded(ty)
             }
             Term::Union(members) => {
+                fuel.spend(members.len())?;
                 let members = self.substitute_all(&members, with, fuel)?;
                 let ty = self.union(&members);
                 self.bounded(ty)
@@ -290,10 +275,7 @@ impl Interner {
         with: &Substitution<'_>,
         fuel: &mut Fuel,
     ) -> Result<Vec<TypeId>, Limit> {
-        types
-            .iter()
-            .map(|&ty| self.substitute(ty, with, fuel))
-            .collect()
+        types.iter().map(|&ty| self.substitute(ty, with, fuel)).collect()
     }
 
     pub(crate) fn substitute_signature(
@@ -304,13 +286,9 @@ impl Interner {
     ) -> Result<Signature, Limit> {
         let mut params = Vec::with_capacity(signature.params.len());
         for param in signature.params.iter() {
-            params.push(Parameter {
-                ty: self.substitute(param.ty, with, fuel)?,
-                ..*param
-            });
+            params.push(Parameter { ty: self.substitute(param.ty, with, fuel)?, ..*param });
         }
-        let mut optional =
-            |ty: Option<TypeId>| ty.map(|ty| self.substitute(ty, with, fuel)).transpose();
+        let mut optional = |ty: Option<TypeId>| ty.map(|ty| self.substitute(ty, with, fuel)).transpose();
         let (rest, keywords) = (optional(signature.rest)?, optional(signature.keywords)?);
         Ok(Signature {
             generics: signature.generics.clone(),
@@ -326,12 +304,7 @@ impl Interner {
 impl Signature {
     /// Every type that occurs directly in the signature.
     pub(crate) fn types(&self) -> impl Iterator<Item = TypeId> {
-        self.params
-            .iter()
-            .map(|param| param.ty)
-            .chain(self.rest)
-            .chain(self.keywords)
-            .chain([self.returns])
+        self.params.iter().map(|param| param.ty).chain(self.rest).chain(self.keywords).chain([self.returns])
     }
 }
 

@@ -92,12 +92,7 @@ impl Universe {
     }
 
     fn names_of(&self, kind: Kind) -> Vec<&str> {
-        let mut names: Vec<&str> = self
-            .defs
-            .iter()
-            .filter(|def| def.kind == kind)
-            .map(|def| &*def.name)
-            .collect();
+        let mut names: Vec<&str> = self.defs.iter().filter(|def| def.kind == kind).map(|def| &*def.name).collect();
         names.sort_unstable();
         names
     }
@@ -109,11 +104,6 @@ impl Universe {
 
     /// The parameters of a definition paired with arguments.
     pub(crate) fn pairs(&self, def: DefId, args: &[TypeId]) -> Vec<(ParamId, TypeId)> {
-        self.defs[def.0 as usize]
-            .params
-            .iter()
-            .copied()
-            .zip(args.iter().copied())
-            .collect()
+        self.defs[def.0 as usize].params.iter().copied().zip(args.iter().copied()).collect()
     }
 }

@@ -20,24 +20,14 @@ pub(crate) fn verify(
     fuel: u64,
 ) {
     for (index, def) in defs.iter().enumerate() {
-        if def
-            .variances
-            .iter()
-            .all(|&variance| variance == Variance::Invariant)
-        {
+        if def.variances.iter().all(|&variance| variance == Variance::Invariant) {
             continue;
         }
         let members = own[index].iter().map(|member| {
-            let position = if member.readonly {
-                Variance::Covariant
-            } else {
-                Variance::Invariant
-            };
+            let position = if member.readonly { Variance::Covariant } else { Variance::Invariant };
             (Some(member.name), member.ty, position)
         });
-        let bases = bases[index]
-            .iter()
-            .map(|&(_, ty)| (None, ty, Variance::Covariant));
+        let bases = bases[index].iter().map(|&(_, ty)| (None, ty, Variance::Covariant));
         let uses: Vec<_> = members.chain(bases).collect();
         for (name, ty, position) in uses {
             if errors.len() >= DefinitionErrors::MAX {
@@ -51,9 +41,7 @@ pub(crate) fn verify(
                 Ok(None) => {}
                 Ok(Some((param, position))) => errors.push(DefinitionError::UnsoundVariance {
                     owner: def.name.to_string(),
-                    param: interner
-                        .name(interner.param(def.params[param]).name)
-                        .to_owned(),
+                    param: interner.name(interner.param(def.params[param]).name).to_owned(),
                     declared: def.variances[param].word(),
                     place,
                     allowed: match position {
@@ -63,10 +51,7 @@ pub(crate) fn verify(
                     },
                 }),
                 Err(_) => {
-                    errors.push(DefinitionError::TooComplex {
-                        place: format!("{place} of `{}`", def.name),
-                        fuel,
-                    });
+                    errors.push(DefinitionError::TooComplex { place: format!("{place} of `{}`", def.name), fuel });
                 }
             }
         }
@@ -113,20 +98,8 @@ fn misuse(
             Term::Named(named, args) => {
                 let named = &defs[named.0 as usize];
                 if let Some(body) = named.body {
-                    let pairs: Vec<_> = named
-                        .params
-                        .iter()
-                        .copied()
-                        .zip(args.iter().copied())
-                        .collect();
-                    let unfolded = interner.substitute(
-                        body,
-                        &Substitution {
-                            pairs: &pairs,
-                            this: None,
-                        },
-                        fuel,
-                    )?;
+                    let pairs: Vec<_> = named.params.iter().copied().zip(args.iter().copied()).collect();
+                    let unfolded = interner.substitute(body, &Substitution { pairs: &pairs, this: None }, fuel)?;
                     left.push((unfolded, position));
                 } else {
                     let args = args.iter().zip(&named.variances);
