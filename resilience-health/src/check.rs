@@ -249,16 +249,16 @@ pub(crate) fn bounded(mut text: String) -> String {
 mod tests {
     use super::*;
 
-    fn run(check: impl Check) -> CheckResult {
+    fn run(check: &impl Check) -> CheckResult {
         check.check(&CheckContext::new(Duration::from_secs(1), Clock::system()))
     }
 
     #[test]
     fn every_kind_of_closure_says_what_it_found() {
-        assert_eq!(run(|| ()).status(), Status::Healthy);
-        assert_eq!(run(|| false).status(), Status::Unhealthy);
-        assert_eq!(run(|| Err::<(), _>("no route")), CheckResult::unhealthy("no route"));
-        assert_eq!(run(|| Ok::<_, String>(CheckResult::degraded("slow"))), CheckResult::degraded("slow"));
+        assert_eq!(run(&|| ()).status(), Status::Healthy);
+        assert_eq!(run(&|| false).status(), Status::Unhealthy);
+        assert_eq!(run(&|| Err::<(), _>("no route")), CheckResult::unhealthy("no route"));
+        assert_eq!(run(&|| Ok::<_, String>(CheckResult::degraded("slow"))), CheckResult::degraded("slow"));
     }
 
     #[test]

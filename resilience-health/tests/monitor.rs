@@ -138,7 +138,7 @@ impl Table {
     }
 
     /// Live, ready, overall when only this check has this result.
-    fn when(&self, name: &str, result: CheckResult) -> (bool, bool, Status) {
+    fn when(&self, name: &str, result: &CheckResult) -> (bool, bool, Status) {
         for (other, dial) in &self.dials {
             dial.set(if *other == name { result.clone() } else { CheckResult::healthy("ok") });
         }
@@ -151,7 +151,7 @@ impl Table {
 #[test]
 fn a_failing_check_answers_each_probe_as_the_table_says() {
     let table = Table::new();
-    let fails = |name| table.when(name, CheckResult::unhealthy("down"));
+    let fails = |name| table.when(name, &CheckResult::unhealthy("down"));
     assert_eq!(fails("nothing"), (true, true, Status::Healthy));
     assert_eq!(fails("local"), (false, false, Status::Unhealthy));
     assert_eq!(fails("own"), (true, false, Status::Unhealthy));
@@ -160,7 +160,7 @@ fn a_failing_check_answers_each_probe_as_the_table_says() {
     assert_eq!(fails("important"), (true, true, Status::Degraded));
     assert_eq!(fails("informational"), (true, true, Status::Healthy));
     assert_eq!(names(&table.monitor.snapshot().notes), ["informational"], "healthy, with a note");
-    let degrades = |name| table.when(name, CheckResult::degraded("slow"));
+    let degrades = |name| table.when(name, &CheckResult::degraded("slow"));
     assert_eq!(degrades("local"), (true, true, Status::Degraded));
     assert_eq!(degrades("own"), (true, true, Status::Degraded));
 }
@@ -180,7 +180,7 @@ fn nothing_known_is_never_fine() {
 #[test]
 fn old_results_become_unknown_even_when_nobody_ticks_any_more() {
     let table = Table::new();
-    assert_eq!(table.when("nothing", CheckResult::healthy("ok")), (true, true, Status::Healthy));
+    assert_eq!(table.when("nothing", &CheckResult::healthy("ok")), (true, true, Status::Healthy));
     table.time.advance(Duration::from_secs(3600)); // the scheduler is gone: no tick
     let snapshot = table.monitor.snapshot();
     assert_eq!((snapshot.live.pass, snapshot.ready.pass, snapshot.status), (true, false, Status::Degraded));
@@ -359,7 +359,7 @@ fn a_check_is_never_late_and_early_only_by_its_jitter() {
     let runs = runs.lock().unwrap();
     let gaps: Vec<Duration> = runs.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).collect();
     assert!(gaps.len() > 900);
-    assert!(gaps.iter().all(|gap| (9 * SECOND - Duration::from_millis(20)..=10 * SECOND).contains(gap)), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| (Duration::from_millis(8_980)..=10 * SECOND).contains(gap)), "{gaps:?}");
     assert!(gaps.iter().max() > gaps.iter().min(), "it does spread");
 }
 

@@ -12,6 +12,10 @@ use crate::shutdown::report::{
     HandlerOutcome, HandlerReport, PhaseOutcome, PhaseReport, ShutdownReason, ShutdownReport,
 };
 
+/// Every handler is waited for this long even when its phase's time is gone, as after a late wake-up of this thread: else
+/// a handler that works would be reported as left behind.
+const SHORTEST_TURN: Duration = Duration::from_millis(5);
+
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -224,7 +228,8 @@ impl Sequence {
         let claim = self.claim(index);
         let remaining = self.deadline.saturating_duration_since(now).min(self.budgets.of(phase));
         if remaining < claims {
-            remaining.mul_f64(claim.as_secs_f64() / claims.as_secs_f64())
+            let part = remaining.mul_f64(claim.as_secs_f64() / claims.as_secs_f64());
+            part.max(SHORTEST_TURN.min(claim))
         } else if self.plans[index].limit.is_some() {
             claim
         } else {
@@ -285,5 +290,180 @@ impl Sequence {
 
     pub(crate) fn reason(&self) -> Option<&ShutdownReason> {
         self.reason.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shutdown::handler::{Handler, validate};
+    use proptest::prelude::*;
+
+    /// What a simulated handler does when it is called.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Behaviour {
+        Returns(Duration),
+        Panics,
+        Fails,
+        Hangs,
+    }
+
+    impl Behaviour {
+        /// When it is back, and with what; nothing when it never is.
+        fn ends(self) -> Option<(Duration, HandlerOutcome)> {
+            match self {
+                Self::Returns(after) => Some((after, HandlerOutcome::Completed)),
+                Self::Panics => Some((Duration::ZERO, HandlerOutcome::Panicked("boom".to_owned()))),
+                Self::Fails => Some((Duration::ZERO, HandlerOutcome::Failed("no".to_owned()))),
+                Self::Hangs => None,
+            }
+        }
+    }
+
+    const START: Instant = Instant::from_nanos(1_000_000_000);
+
+    /// Runs a whole shutdown in no time: jumps from event to event. A second signal comes when `second` has passed.
+    fn simulate(
+        sequence: &mut Sequence,
+        behaviours: &[Behaviour],
+        in_flight: usize,
+        second: Option<Duration>,
+    ) -> ShutdownReport {
+        let mut now = START;
+        let mut second = second.map(|after| START + after);
+        let mut back: Option<(Instant, usize, HandlerOutcome)> = None;
+        assert_eq!(sequence.signal(15, now), SignalStep::Requested);
+        loop {
+            match sequence.next(in_flight, now) {
+                Step::Enter(_) => {}
+                Step::Run(index) => {
+                    back = behaviours[index].ends().map(|(after, outcome)| (now + after, index, outcome));
+                }
+                Step::Wait(deadline) => {
+                    let deadline = deadline.expect("a requested shutdown always has a next time");
+                    let returns = back.as_ref().map_or(deadline, |(at, _, _)| *at);
+                    let signal = second.unwrap_or(deadline);
+                    now = deadline.min(returns).min(signal).max(now);
+                    if second.is_some_and(|at| at <= now) {
+                        second = None;
+                        sequence.signal(15, now);
+                    }
+                    if let Some((at, index, outcome)) = back.take() {
+                        if at <= now {
+                            sequence.finished(index, outcome, now);
+                        } else {
+                            back = Some((at, index, outcome));
+                        }
+                    }
+                }
+                Step::Done => return sequence.report(),
+            }
+        }
+    }
+
+    fn sequence(handlers: &[Handler], budgets: &Budgets) -> Sequence {
+        let plans: Vec<Plan> = handlers.iter().map(Plan::from).collect();
+        validate(&plans, budgets).expect("valid handlers");
+        Sequence::new(budgets.clone(), plans)
+    }
+
+    fn three_and_a_flush() -> Vec<Handler> {
+        vec![
+            Handler::close("a", || ()),
+            Handler::close("b", || ()).limit(Duration::from_secs(2)),
+            Handler::close("c", || ()),
+            Handler::flush("audit", || ()),
+        ]
+    }
+
+    #[test]
+    fn in_every_cell_of_the_matrix_every_handler_runs_and_no_budget_is_overrun() {
+        let budgets = Budgets::kubernetes();
+        let quick = Behaviour::Returns(Duration::from_millis(1));
+        let seconds: Vec<Option<Duration>> =
+            std::iter::once(None).chain((0..26).map(|after| Some(Duration::from_secs(after)))).collect();
+        for bad in [quick, Behaviour::Hangs, Behaviour::Panics, Behaviour::Fails] {
+            for at in 0..4 {
+                for in_flight in [0, 7] {
+                    for second in &seconds {
+                        let mut behaviours = [quick; 4];
+                        behaviours[at] = bad;
+                        let mut sequence = sequence(&three_and_a_flush(), &budgets);
+                        let report = simulate(&mut sequence, &behaviours, in_flight, *second);
+                        let cell =
+                            format!("{bad:?} in {at}, {in_flight} in flight, second signal {second:?}: {report}");
+                        let names: Vec<&str> = report.handlers.iter().map(|handler| handler.name.as_str()).collect();
+                        assert_eq!(names, ["c", "b", "a", "audit"], "{cell}");
+                        assert!(report.elapsed <= budgets.total(), "{cell}");
+                        if let Some(second) = second
+                            && report.escalated
+                            && *second < Duration::from_secs(18)
+                        {
+                            let most = *second + budgets.escalated_close + budgets.flush;
+                            assert!(report.elapsed <= most, "{cell}");
+                        }
+                        let hung = report.handlers.iter().filter(|h| h.outcome == HandlerOutcome::Abandoned).count();
+                        assert_eq!(hung, usize::from(bad == Behaviour::Hangs), "{cell}");
+                        assert_eq!(report.is_clean(), bad == quick && in_flight == 0, "{cell}");
+                        assert_eq!(report.phases.len(), 6, "{cell}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn flush_has_its_whole_budget_even_when_everything_before_it_hangs() {
+        let budgets = Budgets::default();
+        let hangs = [Behaviour::Hangs; 4];
+        let report = simulate(&mut sequence(&three_and_a_flush(), &budgets), &hangs, 1, None);
+        let audit = report.handlers.last().expect("it ran");
+        assert_eq!((audit.name.as_str(), audit.elapsed), ("audit", budgets.flush));
+        assert_eq!(report.elapsed, budgets.total());
+    }
+
+    #[test]
+    fn what_quick_handlers_leave_over_goes_to_the_slow_one() {
+        let budgets = Budgets::default();
+        let quick = Behaviour::Returns(Duration::ZERO);
+        let handlers: Vec<Handler> = ["slow", "b", "c", "d", "e"].map(|name| Handler::close(name, || ())).into();
+        let mut behaviours = [quick; 5];
+        behaviours[0] = Behaviour::Returns(Duration::from_secs(4));
+        let report = simulate(&mut sequence(&handlers, &budgets), &behaviours, 0, None);
+        assert!(report.is_clean(), "{report}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_handler_is_left_out_and_no_budget_overrun_whatever_happens(
+            handlers in prop::collection::vec((prop::option::of(1u64..400), 0u8..4, 0u64..3000, any::<bool>()), 0..8),
+            in_flight in 0usize..2,
+            second in prop::option::of(0u64..25_000),
+        ) {
+            let budgets = Budgets::default();
+            let mut registered = Vec::new();
+            let mut behaviours = Vec::new();
+            for (at, (limit, kind, millis, flush)) in handlers.iter().enumerate() {
+                let name = format!("h{at}");
+                let handler = if *flush { Handler::flush(name, || ()) } else { Handler::close(name, || ()) };
+                // At most 8 × 180 ms of limits fit the smaller budget, so every draw is valid.
+                let limit = limit.map(|limit| Duration::from_millis(limit.min(180)));
+                registered.push(limit.into_iter().fold(handler, Handler::limit));
+                behaviours.push(match kind {
+                    0 => Behaviour::Returns(Duration::from_millis(*millis)),
+                    1 => Behaviour::Panics,
+                    2 => Behaviour::Fails,
+                    _ => Behaviour::Hangs,
+                });
+            }
+            let mut sequence = sequence(&registered, &budgets);
+            let report = simulate(&mut sequence, &behaviours, in_flight, second.map(Duration::from_millis));
+            prop_assert_eq!(report.handlers.len(), registered.len());
+            // Shares of a budget are rounded to nanoseconds.
+            prop_assert!(report.elapsed <= budgets.total() + Duration::from_nanos(100));
+            for handler in &report.handlers {
+                prop_assert!(handler.elapsed <= budgets.of(handler.phase));
+            }
+        }
     }
 }
