@@ -1,4 +1,5 @@
-//! parsercraft-guard
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "ast")]
 pub mod ast;
@@ -11,3 +12,7 @@ pub mod registry;
 
 #[cfg(feature = "testkit")]
 pub mod testkit;
+
+mod toolchain;
+
+pub use toolchain::{Toolchain, ToolchainBuilder, ToolchainError};
