@@ -63,7 +63,7 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
     let chosen = |package: &&Package| packages.is_empty() || packages.contains(&package.name);
     for package in workspace.libraries().filter(chosen) {
         for set in package.feature_sets() {
-            let mut command = cargo(workspace, &["clippy", "--quiet", "--package", &package.name]);
+            let mut command = cargo(workspace, &["clippy", "--package", &package.name]);
             command.args(&set.arguments);
             // Tests, benches and examples see the two ends; in between it is the library that must build.
             if !set.alone {
@@ -74,10 +74,9 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
         }
     }
     if packages.is_empty() {
-        let everything =
-            ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+        let everything = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
         steps.push(Step::command("clippy", "clippy workspace, all", cargo(workspace, &everything), LIMIT));
-        let mut command = cargo(workspace, &["doc", "--quiet", "--workspace", "--no-deps", "--all-features"]);
+        let mut command = cargo(workspace, &["doc", "--workspace", "--no-deps", "--all-features"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         steps.push(Step::command("doc", "documentation", command, LIMIT));
     }
