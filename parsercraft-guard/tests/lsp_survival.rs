@@ -240,7 +240,12 @@ fn whatever_the_server_does_every_request_is_answered_and_the_text_is_right_afte
         assert_eq!(document(&client), editor.state(), "{fault}");
         let stats = guard.stats();
         assert_eq!(stats.generation > 1, loses_server, "{fault}: {stats:?}");
-        assert_eq!(stats.degraded > 0, loses_server || fault == "skip", "{fault}: {stats:?}");
+        match fault {
+            "hang" | "mute" | "skip" => assert!(stats.degraded > 0, "{fault}: {stats:?}"),
+            // Where the loss is found out at once, the next server may be there before the first request.
+            _ if loses_server => {}
+            _ => assert_eq!(stats.degraded, 0, "{fault}: {stats:?}"),
+        }
         assert_eq!(stats.dropped_answers, u64::from(fault == "twice"), "{fault}: {stats:?}");
         leaves_in_order(&guard, &client);
     }

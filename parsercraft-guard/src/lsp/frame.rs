@@ -137,9 +137,10 @@ impl fmt::Debug for Frame {
 #[derive(Debug)]
 pub struct FrameDecoder {
     limits: FrameLimits,
+    /// Storage; the bytes of the stream that are not taken out yet are `start..end`.
     buffer: Vec<u8>,
-    /// Where the current frame starts in the buffer.
     start: usize,
+    end: usize,
     state: State,
 }
 
@@ -162,15 +163,15 @@ struct HeaderScan {
     length: Option<usize>,
 }
 
-/// Bytes asked of the reader at once.
+/// Bytes asked of the reader at once, and the storage kept between frames.
 const READ_CHUNK: usize = 16 << 10;
-/// A buffer that grew beyond this for one large frame is given back afterwards.
-const KEEP_CAPACITY: usize = 256 << 10;
+/// The same inside a large frame: what a pipe holds.
+const LARGE_CHUNK: usize = 64 << 10;
 
 impl FrameDecoder {
     /// A decoder at the beginning of a stream.
     pub fn new(limits: FrameLimits) -> Self {
-        Self { limits, buffer: Vec::new(), start: 0, state: State::Header(HeaderScan::default()) }
+        Self { limits, buffer: Vec::new(), start: 0, end: 0, state: State::Header(HeaderScan::default()) }
     }
 
     /// Adds bytes of the stream.
@@ -178,7 +179,9 @@ impl FrameDecoder {
         if matches!(self.state, State::Failed(_)) {
             return; // nothing will ever be taken out again, so nothing is kept
         }
-        self.buffer.extend_from_slice(bytes);
+        self.make_room(bytes.len());
+        self.buffer[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
     }
 
     /// Reads once from `reader` and adds what came; 0 means the end of the stream.
@@ -186,19 +189,18 @@ impl FrameDecoder {
     /// # Errors
     /// The reader's own, except that an interrupted read is repeated.
     pub fn read_from(&mut self, reader: &mut dyn Read) -> io::Result<usize> {
-        let filled = self.buffer.len();
-        self.buffer.resize(filled + READ_CHUNK, 0);
+        let large = matches!(self.state, State::Body { total, .. } if total > LARGE_CHUNK);
+        self.make_room(if large { LARGE_CHUNK } else { READ_CHUNK });
         let read = loop {
-            match reader.read(&mut self.buffer[filled..]) {
+            match reader.read(&mut self.buffer[self.end..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
+                other => break other?,
             }
         };
-        self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
-        if matches!(self.state, State::Failed(_)) {
-            self.buffer.clear();
+        if !matches!(self.state, State::Failed(_)) {
+            self.end += read;
         }
-        read
+        Ok(read)
     }
 
     /// The next complete frame; `None` until more bytes arrive.
@@ -217,7 +219,7 @@ impl FrameDecoder {
             Err(error) => {
                 self.state = State::Failed(error.clone());
                 self.buffer = Vec::new();
-                self.start = 0;
+                (self.start, self.end) = (0, 0);
                 Err(error)
             }
         }
@@ -230,30 +232,44 @@ impl FrameDecoder {
     pub fn finish(&self) -> Result<(), FrameError> {
         match &self.state {
             State::Failed(error) => Err(error.clone()),
-            _ if self.buffer.len() == self.start => Ok(()),
-            _ => Err(FrameError::Truncated { have: self.buffer.len() - self.start }),
+            _ if self.end == self.start => Ok(()),
+            _ => Err(FrameError::Truncated { have: self.end - self.start }),
+        }
+    }
+
+    /// Makes place for `more` bytes after `end`.
+    fn make_room(&mut self, more: usize) {
+        if self.start > 0 && self.end + more > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end + more > self.buffer.len() {
+            self.buffer.resize(self.end + more, 0);
         }
     }
 
     fn take(&mut self, header: usize, total: usize) -> Option<Frame> {
-        let available = self.buffer.len() - self.start;
+        let available = self.end - self.start;
         if available < total {
             return None;
         }
         self.state = State::Header(HeaderScan::default());
-        if self.start == 0 && available == total {
-            // The usual case, one frame per read: the buffer itself becomes the frame.
-            return Some(Frame { bytes: std::mem::take(&mut self.buffer), body: header });
+        if self.start == 0 && available == total && total > READ_CHUNK {
+            // A large frame is not copied: the storage itself becomes the frame.
+            let mut bytes = std::mem::take(&mut self.buffer);
+            bytes.truncate(total);
+            bytes.shrink_to_fit();
+            self.end = 0;
+            return Some(Frame { bytes, body: header });
         }
+        // A small one is, so that a frame that waits somewhere takes no more memory than it has bytes.
         let bytes = self.buffer[self.start..self.start + total].to_vec();
         self.start += total;
-        if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.buffer.shrink_to(KEEP_CAPACITY);
-            self.start = 0;
-        } else if self.start >= READ_CHUNK {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > LARGE_CHUNK {
+                self.buffer = Vec::new();
+            }
         }
         Some(Frame { bytes, body: header })
     }
@@ -261,7 +277,7 @@ impl FrameDecoder {
     /// Goes on with the header block; its size and the frame's once it is complete.
     fn scan_header(&mut self) -> Result<Option<(usize, usize)>, FrameError> {
         let State::Header(scan) = &mut self.state else { return Ok(None) };
-        let bytes = &self.buffer[self.start..];
+        let bytes = &self.buffer[self.start..self.end];
         while scan.scanned < bytes.len() {
             if scan.scanned >= self.limits.max_header_bytes {
                 return Err(FrameError::HeaderTooLong { max: self.limits.max_header_bytes });
@@ -419,7 +435,8 @@ mod tests {
             let mut failure = None;
             for byte in wire {
                 decoder.feed(&[byte]);
-                prop_assert!(decoder.buffer.len() <= 64 + 50 + 1);
+                prop_assert!(decoder.end - decoder.start <= 64 + 50);
+                prop_assert!(decoder.buffer.len() <= 2 * (64 + 50));
                 match decoder.next_frame() {
                     Ok(frame) => frames.extend(frame),
                     Err(error) => { failure = Some(error); break; }

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::frame::Frame;
 
+/// What a waiting frame costs beyond its bytes, so that many tiny ones count for what they take.
+const FRAME_COST: usize = 64;
+
 /// Where an outbox writes to.
 pub(crate) enum Sink {
     /// A descriptor that can be asked whether it would block.
@@ -89,7 +92,7 @@ impl Outbox {
             }
         }
         if written < bytes.len() {
-            queue.bytes += bytes.len() - written;
+            queue.bytes += bytes.len() - written + FRAME_COST;
             queue.frames.push_back((bytes, written));
             self.changed.notify_all();
         }
@@ -143,7 +146,7 @@ impl Outbox {
                     let result = stream.write_all(&bytes[written..]).and_then(|()| stream.flush());
                     queue = self.lock();
                     queue.writing = false;
-                    queue.bytes = queue.bytes.saturating_sub(bytes.len() - written);
+                    queue.bytes = queue.bytes.saturating_sub(bytes.len() - written + FRAME_COST);
                     self.changed.notify_all();
                     if result.is_err() {
                         break;

@@ -369,8 +369,9 @@ impl Shared {
     }
 
     fn editor_broke(self: &Arc<Self>, error: FrameError) {
+        // First the reason, then the end: whoever waits for the end takes the reason along.
+        self.lock().error.get_or_insert(LspError::Editor(error.clone()));
         self.with(|session, now| session.editor_broke(now, &error));
-        self.lock().error.get_or_insert(LspError::Editor(error));
     }
 
     /// Lets the editor wait while too much is unwritten: memory is bounded, and a server that reads nothing is found
