@@ -27,11 +27,7 @@ fn catalogue_alone() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let catalog = root.path().join("docs/catalog");
     fs::create_dir_all(&catalog).unwrap();
-    fs::copy(
-        this_workspace().join("docs/catalog/policies.toml"),
-        catalog.join("policies.toml"),
-    )
-    .unwrap();
+    fs::copy(this_workspace().join("docs/catalog/policies.toml"), catalog.join("policies.toml")).unwrap();
     root
 }
 
@@ -61,15 +57,9 @@ fn wrong_use_is_answered_in_one_line_with_exit_code_2() {
     insta::assert_snapshot!(answer(&["tset"]), @"error: there is no verb `tset`; `cargo xtask` lists them");
     insta::assert_snapshot!(answer(&["ci", "--only", "fmt,clipy"]), @"error: --only clipy: no such group; allowed: fmt, generated, places, msrv, licenses, advisories, clippy, doc, msrv-build");
     let line = answer(&["test", "--only", "suite"]);
-    assert!(
-        line.starts_with("error: --only suite: no such group; allowed: report, suites, "),
-        "{line}"
-    );
+    assert!(line.starts_with("error: --only suite: no such group; allowed: report, suites, "), "{line}");
     let line = answer(&["test", "--package", "serde"]);
-    assert!(
-        line.starts_with("error: --package serde: no such library; allowed: "),
-        "{line}"
-    );
+    assert!(line.starts_with("error: --package serde: no such library; allowed: "), "{line}");
 }
 
 #[test]
@@ -83,19 +73,13 @@ fn outside_of_a_workspace_it_says_where_to_run_it() {
         .unwrap();
     let line = words(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{line}");
-    assert!(
-        line.ends_with("is not inside the workspace; run `cargo xtask` from the checkout\n"),
-        "{line}"
-    );
+    assert!(line.ends_with("is not inside the workspace; run `cargo xtask` from the checkout\n"), "{line}");
 }
 
 #[test]
 fn the_committed_generated_files_are_fresh() {
     let output = xtask(this_workspace(), &["codegen", "--check"]);
-    assert_eq!(
-        (output.status.code(), words(&output.stdout).as_str()),
-        (Some(0), "")
-    );
+    assert_eq!((output.status.code(), words(&output.stdout).as_str()), (Some(0), ""));
 }
 
 #[test]
@@ -135,9 +119,7 @@ fn a_missing_or_broken_catalogue_changes_nothing_and_is_one_line() {
         assert!(!root.path().join("parsercraft-guard").exists());
         words(&output.stderr)
     };
-    let broken = fs::read_to_string(&catalog)
-        .unwrap()
-        .replace("permits = 500", "permits = -500");
+    let broken = fs::read_to_string(&catalog).unwrap().replace("permits = 500", "permits = -500");
     fs::write(&catalog, broken).unwrap();
     insta::assert_snapshot!(answer(), @"error: docs/catalog/policies.toml: line 40: invalid value: integer `-500`, expected u32");
     fs::remove_file(&catalog).unwrap();
@@ -157,8 +139,5 @@ fn a_target_that_cannot_be_written_is_one_line_with_exit_code_2() {
         .unwrap();
     let line = words(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{line}");
-    assert!(
-        line.starts_with("error: cannot write ") && line.lines().count() == 1,
-        "{line}"
-    );
+    assert!(line.starts_with("error: cannot write ") && line.lines().count() == 1, "{line}");
 }
