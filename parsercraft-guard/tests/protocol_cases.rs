@@ -549,3 +549,25 @@ fn self_is_the_type_in_question() {
     Wrong <: Clone: `Clone.clone` → return: expected `Wrong`, found `Base`
     ");
 }
+
+#[test]
+fn an_answer_that_leaned_on_a_wrong_assumption_is_forgotten() {
+    let definitions = r#"
+        [protocols.P]
+        methods.a = "() -> Q"
+        methods.z = "() -> int"
+        [protocols.Q]
+        methods.b = "() -> P"
+        [types.A]
+        methods.a = "() -> B"
+        [types.B]
+        methods.b = "() -> A"
+        "#;
+    // While `A: P` is open, `B: Q` holds under the assumption that `A: P` does; `z` then shows that it does not.
+    let answers = answers(definitions, &[("A", "P"), ("B", "Q"), ("A", "P")]);
+    insta::assert_snapshot!(answers, @r"
+    A <: P: `P.z`: missing in `A`
+    B <: Q: `Q.b` → return → `P.z`: missing in `A`
+    A <: P: `P.z`: missing in `A`
+    ");
+}

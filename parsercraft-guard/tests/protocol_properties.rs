@@ -62,17 +62,27 @@ fn ty() -> impl Strategy<Value = Ty> {
 
 fn members() -> impl Strategy<Value = Members> {
     let member = (ty(), prop::bool::weighted(0.7)).prop_map(|(ty, readonly)| Member { ty, readonly });
-    prop::collection::btree_map(prop::sample::select(vec!["a", "b", "c"]), member, 0..3)
+    prop::collection::btree_map(prop::sample::select(vec!["a", "b", "c"]), member, 0..4)
 }
 
 fn world() -> impl Strategy<Value = World> {
-    let class = (prop::option::of(any::<prop::sample::Index>()), members());
+    let name = prop::sample::select(vec!["a", "b", "c", "none"]);
+    // Half of the classes mirror a protocol, class for protocol, less one member: almost conforming, so that answers
+    // lean on each other and some turn out wrong late.
+    let class = (prop::option::of(any::<prop::sample::Index>()), members(), prop::option::weighted(0.6, name));
     let classes = prop::collection::vec(class, CLASSES);
     let protocols = prop::collection::vec(members(), PROTOCOLS);
     (classes, protocols, prop::collection::vec(ty(), 6)).prop_map(|(drawn, protocols, mut questions)| {
         let mut classes: Vec<(Option<usize>, Members)> = Vec::new();
-        for (index, (base, mut members)) in drawn.into_iter().enumerate() {
-            let base = if index == 0 { None } else { base.map(|base| base.index(index)) };
+        for (index, (base, mut members, mirrored)) in drawn.into_iter().enumerate() {
+            let base = if index == 0 || mirrored.is_some() { None } else { base.map(|base| base.index(index)) };
+            if let Some(removed) = mirrored {
+                members.clone_from(&protocols[index]);
+                members.remove(removed);
+                for member in members.values_mut() {
+                    member.ty = mirror(&member.ty);
+                }
+            }
             if let Some(base) = base {
                 // Whether an override fits is another test's question.
                 let inherited = all_members(&classes, base);
@@ -84,6 +94,17 @@ fn world() -> impl Strategy<Value = World> {
         questions.extend((0..PROTOCOLS).map(Ty::Protocol));
         World { classes, protocols, questions }
     })
+}
+
+/// The same type with classes in place of protocols.
+fn mirror(ty: &Ty) -> Ty {
+    match ty {
+        Ty::Protocol(index) => Ty::Class(*index),
+        Ty::List(item) => Ty::List(Box::new(mirror(item))),
+        Ty::Union(members) => Ty::Union(members.iter().map(mirror).collect()),
+        Ty::Function(params, returns) => Ty::Function(params.iter().map(mirror).collect(), Box::new(mirror(returns))),
+        other => other.clone(),
+    }
 }
 
 fn all_members(classes: &[(Option<usize>, Members)], class: usize) -> Members {
@@ -255,7 +276,7 @@ fn answer(checker: &Checker, found: &Ty, expected: &Ty) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_checker_agrees_with_the_greatest_fixed_point(world in world()) {
@@ -274,15 +295,15 @@ proptest! {
 
     #[test]
     fn answers_do_not_depend_on_what_was_asked_before(world in world(), order in any::<prop::sample::Index>()) {
-        let shared = checker(&world);
+        let (remembering, forgetting) = (checker(&world), checker(&world));
         let count = world.questions.len();
         let start = order.index(count * count);
         for n in 0..count * count {
             let at = (start + n * 7) % (count * count);
             let (found, expected) = (&world.questions[at / count], &world.questions[at % count]);
-            let remembered = answer(&shared, found, expected);
-            shared.forget();
-            let fresh = answer(&shared, found, expected);
+            let remembered = answer(&remembering, found, expected);
+            forgetting.forget();
+            let fresh = answer(&forgetting, found, expected);
             prop_assert_eq!(remembered, fresh, "{} <: {}", text(found), text(expected));
         }
     }
