@@ -9,8 +9,8 @@ use std::time::Duration;
 use parsercraft_guard::registry::{Builder, Checksum, GuardError, PackageId, RegistryError, RegistryGuard, Served};
 use parsercraft_guard::testkit::registry::{Fault, FaultyRegistry, PublishedRelease, Scope};
 use resilience_core::{
-    Backoff, BreakerState, CircuitBreaker, Classify as _, Clock, Event, Jitter, ManualClock, Observers, Retry,
-    Severity, Stopped,
+    Backoff, BreakerState, CircuitBreaker, Classify as _, Clock, Event, Jitter, ManualClock, Observers, RateLimiter,
+    Reason, Retry, Severity, Stopped,
 };
 
 /// Everything a test needs: a registry, a folder for the cache, a clock for breaker and ages, and what was observed.
@@ -64,9 +64,12 @@ impl Bench {
             .jitter(Jitter::None)
             .build()
             .unwrap();
+        // Out of the way, except where it is what is tested.
+        let limiter = RateLimiter::builder("registry_query").rate(1_000_000, Duration::from_secs(1)).build().unwrap();
         RegistryGuard::builder(&self.registry.index_url(), self.folder.path())
             .observers(self.observers())
             .breaker(breaker)
+            .limiter(limiter)
             .retry(retry)
     }
 
@@ -141,7 +144,7 @@ async fn answers_are_reused_while_fresh_then_confirmed_and_changes_are_seen() {
     let time = ManualClock::new();
     // Ages come from the wall time of this clock; nothing waits on it while the registry is well.
     let guard = bench.builder().clock(time.clock()).build().unwrap();
-    bench.registry.set_max_age(Duration::from_secs(600));
+    bench.registry.set_cache_control("public, max-age=600");
     let name = bench.name();
     let served = async || guard.metadata(&name).await.unwrap().served;
     assert_eq!(served().await, Served::Fresh);
@@ -198,6 +201,11 @@ async fn the_breaker_opens_stale_answers_are_served_and_it_recovers() {
 #[tokio::test]
 async fn each_fault_ends_in_a_stale_answer_or_a_typed_error_and_the_next_good_answer_heals() {
     for fault in Fault::all() {
+        // Waiting is tested below.
+        let fault = match fault {
+            Fault::TooManyRequests { .. } => Fault::TooManyRequests { retry_after: 0 },
+            other => other,
+        };
         let bench = Bench::new();
         let (warm, release) = (bench.guard(), bench.release());
         let wanted = id(&warm, &release).await.unwrap();
@@ -270,6 +278,45 @@ async fn a_corrupted_index_never_leads_to_wrong_bytes_and_heals_after_the_mismat
     let error = guard.download(&lying).await.unwrap_err();
     assert!(matches!(error.as_operation(), Some(RegistryError::ChecksumMismatch { .. })), "{error}");
     assert_eq!(guard.metadata(&name).await.unwrap().served, Served::Fresh, "asked anew, without validators");
+}
+
+#[tokio::test]
+async fn what_may_not_be_kept_is_not_kept_and_what_must_be_confirmed_is_never_served_stale() {
+    for (directives, files) in [("no-store", 1), ("max-age=0, must-revalidate", 2), ("no-cache", 2)] {
+        let bench = Bench::new();
+        let guard = bench.guard();
+        // Stored while it was allowed: the new directives hold for that too.
+        guard.probe().await.unwrap();
+        guard.metadata(&bench.name()).await.unwrap();
+        bench.registry.set_cache_control(directives);
+        guard.metadata(&bench.name()).await.unwrap();
+        assert_eq!(everything_below(bench.folder.path()).len(), files, "{directives}");
+        bench.registry.set_fault(Fault::Refuse).unwrap();
+        assert!(guard.metadata(&bench.name()).await.is_err(), "{directives}");
+        assert!(guard.probe().await.unwrap().is_stale(), "{directives}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_guards_on_one_cache_do_not_disturb_each_other() {
+    let bench = Bench::new();
+    let guards = [bench.guard(), bench.guard()];
+    let catalog = Arc::new(bench.registry.catalog());
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let (guard, catalog) = (guards[task % 2].clone(), Arc::clone(&catalog));
+            tokio::spawn(async move {
+                for release in catalog.releases().iter().take(40) {
+                    let wanted = id(&guard, release).await.unwrap();
+                    assert_eq!(guard.download(&wanted).await.unwrap().read().unwrap(), &release.bytes[..]);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(guards.map(|guard| guard.statistics().corrupt_entries), [0, 0]);
 }
 
 #[tokio::test]
@@ -424,6 +471,30 @@ async fn the_callers_own_mistakes_never_move_the_breaker() {
     assert_eq!(guard.breaker().state(), BreakerState::Closed);
     let asked: Vec<_> = bench.registry.stats().by_path.into_keys().collect();
     assert_eq!(asked, [bench.index_path(), "/index/no/-s/no-such-crate".into()]);
+}
+
+#[tokio::test]
+async fn past_its_own_limit_the_guard_asks_no_more_and_serves_what_it_has() {
+    let bench = Bench::new();
+    let (time, name) = (ManualClock::new(), bench.name());
+    let limiter = RateLimiter::builder("registry_query")
+        .rate(2, Duration::from_secs(60))
+        .burst(2)
+        .clock(time.clock())
+        .build()
+        .unwrap();
+    let retry = Retry::builder().max_attempts(1).build().unwrap();
+    let guard = bench.builder().limiter(limiter).retry(retry).build().unwrap();
+    for expected in ["fresh", "revalidated", "stale", "stale"] {
+        assert_eq!(guard.metadata(&name).await.unwrap().served.as_str(), expected);
+    }
+    let refused = guard.metadata("q").await.unwrap_err();
+    let rejection = refused.as_rejection().expect("the limiter refuses");
+    assert_eq!((&*rejection.policy, rejection.reason), ("registry_query", Reason::RateLimited));
+    assert_eq!(bench.registry.stats().requests, 2);
+    assert_eq!(guard.breaker().state(), BreakerState::Closed);
+    time.advance(Duration::from_secs(60));
+    assert_eq!(guard.metadata(&name).await.unwrap().served, Served::Revalidated);
 }
 
 #[tokio::test]

@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use parsercraft_guard::registry::{Cache, Checksum, Lookup};
 
 const FOLDER: &str = "REGISTRY_KILL_FOLDER";
-const ENTRIES: usize = 64;
+const ENTRIES: usize = 24;
 
 fn contents() -> Vec<(Checksum, Vec<u8>)> {
     let mut random = fastrand::Rng::with_seed(1);
     let content = |_| {
-        let mut bytes = vec![0; random.usize(1..100_000)];
+        let mut bytes = vec![0; random.usize(1..60_000)];
         random.fill(&mut bytes);
         (Checksum::of(&bytes), bytes)
     };

@@ -166,7 +166,11 @@ impl FaultyRegistry {
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
             base_url: format!("http://{addr}"),
-            state: Mutex::new(State { catalog: Catalog::generate(seed), ..State::default() }),
+            state: Mutex::new(State {
+                catalog: Catalog::generate(seed),
+                cache_control: "max-age=0".into(),
+                ..State::default()
+            }),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (commands, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -202,9 +206,9 @@ impl FaultyRegistry {
         self.shared.lock().catalog.publish(release);
     }
 
-    /// Sets the `max-age` of index answers from now on; 0 at first.
-    pub fn set_max_age(&self, max_age: Duration) {
-        self.shared.lock().max_age = max_age.as_secs();
+    /// Sets the `Cache-Control` of answers from now on, for example `max-age=600`; `max-age=0` at first.
+    pub fn set_cache_control(&self, directives: &str) {
+        self.shared.lock().cache_control = directives.into();
     }
 
     /// Misbehaves like this for every request from now on; in force when this returns.
@@ -303,7 +307,7 @@ struct State {
     scope: Scope,
     /// Faults with the number of requests each has left.
     schedule: std::collections::VecDeque<(Fault, u32)>,
-    max_age: u64,
+    cache_control: String,
     stats: Stats,
 }
 

@@ -92,7 +92,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<FaultyBody>, ResetConnection> {
     let path = request.uri().path();
-    let (fault, found, max_age) = {
+    let (fault, found, cache_control) = {
         let mut state = shared.lock();
         let fault = state.next_fault(path);
         let found = if path == "/index/config.json" {
@@ -102,7 +102,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         } else {
             path.strip_prefix("/dl/").and_then(|path| state.catalog.package_file(path))
         };
-        (fault, found, state.max_age)
+        (fault, found, state.cache_control.clone())
     };
     match &fault {
         Fault::Refuse | Fault::Reset => return Err(ResetConnection),
@@ -130,23 +130,22 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     {
         shared.lock().stats.not_modified += 1;
         let mut response = status(StatusCode::NOT_MODIFIED);
-        describe(&mut response, &etag, max_age);
+        describe(&mut response, &etag, &cache_control);
         return Ok(response);
     }
     let length = bytes.len();
     let mut response = Response::new(FaultyBody::new(&bytes, &fault));
-    describe(&mut response, &etag, max_age);
+    describe(&mut response, &etag, &cache_control);
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     Ok(response)
 }
 
-fn describe(response: &mut Response<FaultyBody>, etag: &str, max_age: u64) {
-    // Both are ASCII made here.
-    if let (Ok(etag), Ok(control)) =
-        (HeaderValue::try_from(etag), HeaderValue::try_from(format!("public, max-age={max_age}")))
-    {
-        response.headers_mut().insert(header::ETAG, etag);
-        response.headers_mut().insert(header::CACHE_CONTROL, control);
+fn describe(response: &mut Response<FaultyBody>, etag: &str, cache_control: &str) {
+    for (name, value) in [(header::ETAG, etag), (header::CACHE_CONTROL, cache_control)] {
+        // Text that no header can carry is left out.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
     }
 }
 
