@@ -67,7 +67,7 @@ impl InProcessBuilder {
         self
     }
 
-    /// How long a call may take, the wait for a free thread included; 5 s unless set.
+    /// How long a call may take, the wait for a free thread included; 10 s unless set.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -141,7 +141,7 @@ const ABANDONED: u8 = 2;
 impl InProcess {
     /// Settings to start from.
     pub const fn builder() -> InProcessBuilder {
-        InProcessBuilder { threads: 2, stack_bytes: 256 << 20, timeout: Duration::from_secs(5), max_stuck: 4 }
+        InProcessBuilder { threads: 2, stack_bytes: 256 << 20, timeout: Duration::from_secs(10), max_stuck: 4 }
     }
 
     /// Runs `operation` on a thread of its own and waits for the answer. Blocks: async callers use their runtime's

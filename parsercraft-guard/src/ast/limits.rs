@@ -26,6 +26,8 @@ pub struct Limits {
     pub bytes: usize,
     /// Length of one line in bytes, its line feed not counted.
     pub line_bytes: usize,
+    /// Length of one word (identifier, keyword, number) in bytes: some parsers take quadratic time for a number.
+    pub word_bytes: usize,
     /// How deep brackets `( [ {` may be nested.
     pub nesting: usize,
     /// How many tokens the unfinished statements around any point may have, all enclosing levels together.
@@ -36,17 +38,23 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 8 MiB, lines of 1 MiB, 256 brackets deep, chains of 16 384 tokens: above anything people write, and what a
-    /// thread with the default stack of [`InProcess`](super::InProcess) survives.
+    /// 4 MiB, lines of 1 MiB, words of 16 KiB, 256 brackets deep, chains of 16 384 tokens: above what people write, and what the
+    /// default stack and memory of [`InProcess`](super::InProcess) and [`WorkerPool`](super::WorkerPool) hold (`syn`
+    /// takes about 220 bytes per byte of dense code).
     fn default() -> Self {
-        Self { bytes: 8 << 20, line_bytes: 1 << 20, nesting: 256, chain: 16_384 }
+        Self { bytes: 4 << 20, line_bytes: 1 << 20, word_bytes: 16 << 10, nesting: 256, chain: 16_384 }
     }
 }
 
 impl Limits {
     /// Limits that refuse nothing but sources of 4 GiB and more. Only for parsers behind process isolation.
-    pub const NONE: Self =
-        Self { bytes: u32::MAX as usize, line_bytes: usize::MAX, nesting: usize::MAX, chain: usize::MAX };
+    pub const NONE: Self = Self {
+        bytes: u32::MAX as usize,
+        line_bytes: usize::MAX,
+        word_bytes: usize::MAX,
+        nesting: usize::MAX,
+        chain: usize::MAX,
+    };
 
     /// Checks `source` against the limits and returns it as text.
     ///
@@ -60,7 +68,7 @@ impl Limits {
         }
         let text = std::str::from_utf8(source).map_err(|error| not_utf8(source, error.valid_up_to()))?;
         self.check_lines(source)?;
-        scan::measure(text, lexis, self.nesting, self.chain)?;
+        scan::measure(text, lexis, self)?;
         Ok(text)
     }
 
@@ -69,6 +77,7 @@ impl Limits {
         let fields = [
             ("limits.bytes", self.bytes),
             ("limits.line_bytes", self.line_bytes),
+            ("limits.word_bytes", self.word_bytes),
             ("limits.nesting", self.nesting),
             ("limits.chain", self.chain),
         ];
@@ -130,6 +139,18 @@ pub enum LimitExceeded {
     LineBytes {
         /// The line.
         line: usize,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        allowed: usize,
+    },
+    /// A word is too long.
+    #[error("the word at line {line}, column {column} has {bytes} bytes; allowed: {allowed}")]
+    WordBytes {
+        /// Its line.
+        line: usize,
+        /// Its column.
+        column: usize,
         /// Its length.
         bytes: usize,
         /// The limit.

@@ -81,14 +81,14 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// How long a worker may take for one call before it is killed; 5 s unless set.
+    /// How long a worker may take for one call before it is killed; 10 s unless set.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How long a call waits for a free worker before it fails with [`Fault::Busy`]; 5 s unless set.
+    /// How long a call waits for a free worker before it fails with [`Fault::Busy`]; 10 s unless set.
     #[must_use]
     pub const fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
@@ -109,14 +109,14 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Address space of a worker in bytes (`RLIMIT_AS`), its stack included; 1 GiB unless set.
+    /// Address space of a worker in bytes (`RLIMIT_AS`), its stack included; 2 GiB unless set.
     #[must_use]
     pub const fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
         self
     }
 
-    /// Processor time a worker may use for one call (`RLIMIT_CPU`, so up to 2 s more); 10 s unless set. The backstop
+    /// Processor time a worker may use for one call (`RLIMIT_CPU`, so up to 2 s more); 20 s unless set. The backstop
     /// for a worker whose host is stopped.
     #[must_use]
     pub const fn cpu(mut self, time: Duration) -> Self {
@@ -301,12 +301,12 @@ impl WorkerPool {
         WorkerPoolBuilder {
             program: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
-            timeout: Duration::from_secs(5),
-            max_wait: Duration::from_secs(5),
+            timeout: Duration::from_secs(10),
+            max_wait: Duration::from_secs(10),
             max_waiting: 1024,
             start_timeout: Duration::from_secs(10),
-            memory_bytes: 1 << 30,
-            cpu: Duration::from_secs(10),
+            memory_bytes: 2 << 30,
+            cpu: Duration::from_secs(20),
             stack_bytes: 256 << 20,
             max_answer_bytes: 64 << 20,
             calls_per_worker: 10_000,

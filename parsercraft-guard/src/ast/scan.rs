@@ -1,9 +1,9 @@
 //! The nesting pre-scan: how deep a recursive parser would have to go, found without recursion.
-//! Invariant: one pass, constant work per byte, memory for at most `max_nesting` open brackets.
+//! Invariant: one pass, constant work per byte, memory for at most `nesting` open brackets.
 //! It over-counts where it cannot know (`<` as an operator) and stops at the first limit exceeded.
 
 use super::lexis::{Lexis, StringForm};
-use super::limits::{LimitExceeded, place_of};
+use super::limits::{LimitExceeded, Limits, place_of};
 
 /// What the scan saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,12 +15,7 @@ pub(super) struct Measured {
 }
 
 /// Measures `source`, or fails at the first place that exceeds a limit.
-pub(super) fn measure(
-    source: &str,
-    lexis: &Lexis,
-    max_nesting: usize,
-    max_chain: usize,
-) -> Result<Measured, LimitExceeded> {
+pub(super) fn measure(source: &str, lexis: &Lexis, limits: &Limits) -> Result<Measured, LimitExceeded> {
     let mut scan = Scan {
         bytes: source.as_bytes(),
         at: 0,
@@ -29,8 +24,7 @@ pub(super) fn measure(
         outer: Vec::new(),
         level: Level::default(),
         base: 0,
-        max_nesting,
-        max_chain,
+        limits,
         measured: Measured::default(),
     };
     scan.run()?;
@@ -108,8 +102,7 @@ struct Scan<'a> {
     level: Level,
     /// The chains of all outer levels together.
     base: usize,
-    max_nesting: usize,
-    max_chain: usize,
+    limits: &'a Limits,
     measured: Measured,
 }
 
@@ -164,9 +157,9 @@ impl Scan<'_> {
         let tokens = self.base + self.level.chain;
         if tokens > self.measured.chain {
             self.measured.chain = tokens;
-            if tokens > self.max_chain {
+            if tokens > self.limits.chain {
                 let (line, column) = place_of(self.bytes, self.at);
-                return Err(LimitExceeded::Chain { line, column, tokens, allowed: self.max_chain });
+                return Err(LimitExceeded::Chain { line, column, tokens, allowed: self.limits.chain });
             }
         }
         self.at += length;
@@ -177,6 +170,10 @@ impl Scan<'_> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().position(|&byte| self.classes[usize::from(byte)] != Class::Word).unwrap_or(rest.len());
         let word = &rest[..length];
+        if length > self.limits.word_bytes {
+            let (line, column) = place_of(self.bytes, self.at);
+            return Err(LimitExceeded::WordBytes { line, column, bytes: length, allowed: self.limits.word_bytes });
+        }
         if self.level.after_brace && !self.lexis.continuations.iter().any(|one| one.as_bytes() == word) {
             self.level = Level::default();
         }
@@ -191,9 +188,9 @@ impl Scan<'_> {
 
     fn open(&mut self) -> Result<(), LimitExceeded> {
         let depth = self.outer.len() + 1;
-        if depth > self.max_nesting {
+        if depth > self.limits.nesting {
             let (line, column) = place_of(self.bytes, self.at);
-            return Err(LimitExceeded::Nesting { line, column, depth, allowed: self.max_nesting });
+            return Err(LimitExceeded::Nesting { line, column, depth, allowed: self.limits.nesting });
         }
         self.measured.nesting = self.measured.nesting.max(depth);
         self.token(1)?;
@@ -316,7 +313,7 @@ mod tests {
     use super::*;
 
     fn rust(source: &str) -> Measured {
-        measure(source, &Lexis::RUST, usize::MAX, usize::MAX).unwrap()
+        measure(source, &Lexis::RUST, &Limits::NONE).unwrap()
     }
 
     #[test]
@@ -403,15 +400,18 @@ mod tests {
 
     #[test]
     fn the_first_place_past_a_limit_is_named() {
-        let deep = measure("a\n (((", &Lexis::RUST, 2, 100).unwrap_err();
+        let deep = measure("a\n (((", &Lexis::RUST, &Limits { nesting: 2, ..Limits::NONE }).unwrap_err();
         assert_eq!(deep, LimitExceeded::Nesting { line: 2, column: 4, depth: 3, allowed: 2 });
-        let long = measure("é\n - - - -", &Lexis::RUST, 2, 3).unwrap_err();
+        let long = measure("é\n - - - -", &Lexis::RUST, &Limits { chain: 3, ..Limits::NONE }).unwrap_err();
         assert_eq!(long, LimitExceeded::Chain { line: 2, column: 6, tokens: 4, allowed: 3 });
+        let wide =
+            measure("aaa 'b' \"cccc\" 1234", &Lexis::RUST, &Limits { word_bytes: 3, ..Limits::NONE }).unwrap_err();
+        assert_eq!(wide, LimitExceeded::WordBytes { line: 1, column: 16, bytes: 4, allowed: 3 });
     }
 
     #[test]
     fn python_strings_span_lines_only_with_three_quotes() {
-        let python = |source| measure(source, &Lexis::PYTHON, usize::MAX, usize::MAX).unwrap().nesting;
+        let python = |source| measure(source, &Lexis::PYTHON, &Limits::NONE).unwrap().nesting;
         assert_eq!(python("\"\"\" ((\n(( \" \"\"\" # (("), 0);
         assert_eq!(python("' ((\n((1))"), 2);
     }
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn plain_nesting_agrees_with_a_naive_count() {
         proptest::proptest!(|(source in "[(){}\\[\\]a;,<>|' \"-]{0,60}")| {
-            let measured = measure(&source, &Lexis::PLAIN, usize::MAX, usize::MAX).unwrap();
+            let measured = measure(&source, &Lexis::PLAIN, &Limits::NONE).unwrap();
             proptest::prop_assert_eq!(measured.nesting, naive_nesting(&source));
         });
     }
@@ -443,7 +443,7 @@ mod tests {
         proptest::proptest!(|(source in "(?s).{0,80}", quotes in "[r#\"'\\\\bc/*\n(){}]{0,80}")| {
             for lexis in [Lexis::PLAIN, Lexis::RUST, Lexis::C, Lexis::PYTHON] {
                 for text in [&source, &quotes] {
-                    let measured = measure(text, &lexis, usize::MAX, usize::MAX).unwrap();
+                    let measured = measure(text, &lexis, &Limits::NONE).unwrap();
                     proptest::prop_assert!(measured.nesting <= text.len() && measured.chain <= text.len());
                 }
             }
