@@ -5,6 +5,8 @@
 
 mod ci;
 mod codegen;
+#[cfg(feature = "drill")]
+mod drill;
 mod process;
 mod steps;
 mod test;
@@ -33,12 +35,15 @@ enum Verb {
     Ci(ci::Args),
     /// Generate constants and reference pages from docs/catalog (--check: only say what is stale).
     Codegen(codegen::Args),
+    /// Run the guarded toolchain on real input while faults are injected, and write a report (--seed N repeats a run).
+    #[cfg(feature = "drill")]
+    Drill(drill::Args),
     /// Run every test there is, with its own set-up: suites, models, drill, report in a browser.
     Test(test::Args),
 }
 
 /// The verbs' groups, for the list.
-const GROUPS: &[(&str, &[&str])] = &[("check", &["ci", "test"]), ("generate", &["codegen"])];
+const GROUPS: &[(&str, &[&str])] = &[("run", &["drill"]), ("check", &["ci", "test"]), ("generate", &["codegen"])];
 
 /// Why a workflow could not do its work (as opposed to doing it and finding something wrong).
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +77,11 @@ impl Stop {
 }
 
 fn main() -> ExitCode {
+    // The drill starts this program again, as the guarded process, its workers and its language server.
+    #[cfg(feature = "drill")]
+    if let Some(code) = drill::run_role() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
@@ -83,6 +93,8 @@ fn main() -> ExitCode {
         }
         Some(Verb::Ci(args)) => ci::run(args),
         Some(Verb::Codegen(args)) => codegen::run(args),
+        #[cfg(feature = "drill")]
+        Some(Verb::Drill(args)) => drill::run(args),
         Some(Verb::Test(args)) => test::run(args),
     };
     match done {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parsercraft_guard::ast::{AstError, InProcess, Languages, Operation, hostile};
+use parsercraft_guard::ast::{AstError, Cancel, InProcess, Language, Languages, Operation, Rust, hostile};
 use resilience_core::BreakerState;
 
 use super::Guard;
@@ -121,7 +121,7 @@ fn hostile_files(bench: &Bench, findings: &mut Findings) -> Result<(), Trouble> 
     if bench.is_broken(Guard::Ast) {
         // Without the guard this ends the process, which is the point.
         let bomb = format!("fn f() {{ let x = {}1{}; }}", "(".repeat(DEPTH), ")".repeat(DEPTH));
-        let parsed = syn::parse_file(&bomb).is_ok();
+        let parsed = Rust.run(Operation::Parse, &bomb, &Cancel::new()).is_ok();
         findings.check(false, "an unguarded parser survives", parsed);
     }
     bench.fault(STAGE, "hostile files")?;

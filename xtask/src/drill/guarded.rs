@@ -256,6 +256,6 @@ pub(super) fn without_limits(toolchain: &Toolchain, pool: &ast::Isolation) -> Re
 }
 
 /// The folder where a run keeps its files.
-pub(super) fn directory(target: &Path) -> PathBuf {
-    target.join("drill").join("work")
+pub(super) fn directory(drill: &Path) -> PathBuf {
+    drill.join("work")
 }
