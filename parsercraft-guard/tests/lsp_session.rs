@@ -218,6 +218,23 @@ fn a_server_that_runs_a_long_command_is_not_taken_for_dead() {
 }
 
 #[test]
+fn a_server_that_was_given_up_is_not_heard_any_more() {
+    let mut rig = Rig::ready(LspConfig::default());
+    rig.server_crashes();
+    rig.server_recovers();
+    rig.ask(1, "textDocument/hover", &place());
+    rig.session.server_sent(rig.time.now(), 1, frame(&json!({"jsonrpc": "2.0", "id": 1, "result": "of the dead"})));
+    let error = parsercraft_guard::lsp::FrameError::MissingLength;
+    rig.session.server_broke(rig.time.now(), 1, &error);
+    rig.session.server_deaf(rig.time.now(), 1);
+    rig.session.server_ended(rig.time.now(), 1, "late", None);
+    rig.perform();
+    assert_eq!((rig.generation, rig.answers(1).len()), (Some(2), 0));
+    rig.server_answers(&json!(1), &json!("of the living"));
+    assert_eq!(rig.answer(1)["result"], "of the living");
+}
+
+#[test]
 fn an_answer_that_is_still_right_is_given_again_while_the_server_is_gone() {
     let mut rig = Rig::ready(LspConfig::default());
     rig.notify("textDocument/didOpen", &opened("x"));

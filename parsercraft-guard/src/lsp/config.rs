@@ -7,6 +7,7 @@ use std::time::Duration;
 use resilience_core::{ConfigError, Observers};
 
 use super::frame::FrameLimits;
+use crate::defaults::{LSP_REQUESTS_PER, LSP_REQUESTS_PERMITS};
 
 /// Settings of one guarded language server.
 ///
@@ -175,9 +176,9 @@ pub struct RequestLimits {
 impl Default for RequestLimits {
     fn default() -> Self {
         Self {
-            rate: 2000,
-            per: Duration::from_secs(60),
-            burst: 2000,
+            rate: LSP_REQUESTS_PERMITS,
+            per: LSP_REQUESTS_PER,
+            burst: LSP_REQUESTS_PERMITS,
             max_pending: 1000,
             max_waiting_bytes: 16 << 20,
             breaker_failures: 5,

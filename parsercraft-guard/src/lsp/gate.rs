@@ -5,6 +5,7 @@ use resilience_core::circuit_breaker::Permit;
 use resilience_core::{CircuitBreaker, Clock, ConfigError, Observers, Outcome, RateLimiter, Rejection};
 
 use super::config::RequestLimits;
+use crate::defaults::LSP_REQUESTS;
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -20,7 +21,7 @@ pub(crate) struct Pass(Permit<'static>);
 
 impl Gate {
     pub(crate) fn new(limits: &RequestLimits, observers: &Observers, clock: &Clock) -> Result<Self, ConfigError> {
-        let limiter = RateLimiter::builder("lsp_requests")
+        let limiter = RateLimiter::builder(LSP_REQUESTS)
             .rate(limits.rate, limits.per)
             .burst(limits.burst)
             .clock(clock.clone())

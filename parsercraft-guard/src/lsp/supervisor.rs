@@ -78,6 +78,16 @@ pub struct LspEnd {
 ///
 /// Cheap to clone; all clones are the same session. Dropping them does not end it: the editor's leaving does, or
 /// [`stop`](Self::stop).
+///
+/// ```no_run
+/// use parsercraft_guard::lsp::{EditorStreams, LspConfig, ServerCommand, Supervisor};
+///
+/// let command = ServerCommand::new("pyright-langserver").arg("--stdio");
+/// let guard = Supervisor::start(LspConfig::default(), command, EditorStreams::stdio()?)?;
+/// let end = guard.wait()?;
+/// eprintln!("{} restarts, {} requests answered in the server's place", end.stats.restarts, end.stats.degraded);
+/// # Ok::<(), parsercraft_guard::lsp::LspError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Supervisor(Arc<Shared>);
 
@@ -192,6 +202,15 @@ impl Supervisor {
 
 /// Guards `command` on this process's stdin and stdout until the editor leaves: what
 /// `parsercraft-guard lsp -- <server> [args]` does. `started` is given the session, for signals and statistics.
+///
+/// ```no_run
+/// use parsercraft_guard::lsp::{LspConfig, ServerCommand, run_stdio};
+///
+/// let end = run_stdio(LspConfig::default(), ServerCommand::new("clangd"), |_| {})?;
+/// std::process::exit(end.code);
+/// # #[allow(unreachable_code)]
+/// # Ok::<(), parsercraft_guard::lsp::LspError>(())
+/// ```
 ///
 /// # Errors
 /// [`LspError::CannotStart`] when there is no such program; with an editor at the other end it is told first. Else as
