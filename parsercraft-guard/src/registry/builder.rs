@@ -10,6 +10,7 @@ use super::cache::Cache;
 use super::error::{RegistryError, SafeUrl};
 use super::guard::RegistryGuard;
 use super::upstream::Upstream;
+use crate::defaults;
 
 /// Settings of a [`RegistryGuard`]; every one has a default that suits a public registry.
 #[derive(Clone, Debug)]
@@ -176,18 +177,19 @@ impl Builder {
         let index = index_url(&self.index)?;
         let breaker = match self.breaker {
             Some(breaker) => breaker,
-            None => CircuitBreaker::builder("registry_fetch")
-                .consecutive_failures(5)
-                .open_for(Duration::from_secs(120))
+            None => CircuitBreaker::builder(defaults::REGISTRY_FETCH)
+                .consecutive_failures(defaults::REGISTRY_FETCH_FAILURES)
+                .open_for(defaults::REGISTRY_FETCH_OPEN_FOR)
+                .half_open_successes(defaults::REGISTRY_FETCH_PROBES)
                 .clock(self.clock.clone())
                 .observers(self.observers.clone())
                 .build()?,
         };
         let limiter = match self.limiter {
             Some(limiter) => limiter,
-            None => RateLimiter::builder("registry_query")
-                .rate(500, Duration::from_secs(60))
-                .burst(500)
+            None => RateLimiter::builder(defaults::REGISTRY_QUERY)
+                .rate(defaults::REGISTRY_QUERY_PERMITS, defaults::REGISTRY_QUERY_PER)
+                .burst(defaults::REGISTRY_QUERY_PERMITS)
                 .clock(self.clock.clone())
                 .observers(self.observers.clone())
                 .build()?,

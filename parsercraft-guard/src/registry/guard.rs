@@ -1,6 +1,9 @@
 //! The guarded client: cache first, then the registry through the policies, then the cache again when that failed.
 //! Every request to the registry goes through one of two pipelines that share the breaker and the limiter.
 
+mod answers;
+mod files;
+
 use std::fmt;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
@@ -9,23 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::Url;
-use resilience_core::class::Fault;
-use resilience_core::{
-    CircuitBreaker, Classify as _, Clock, Error, ErrorKind, Event, Observers, Pipeline, RateLimiter, Severity,
-};
+use resilience_core::{CircuitBreaker, Clock, Error, ErrorKind, Event, Observers, Pipeline, RateLimiter, Severity};
 use semver::{Version, VersionReq};
-use tokio::sync::mpsc;
 
 use super::builder::Builder;
-use super::cache::{Answer, Artifact, Cache, Lookup};
-use super::checksum::Checksum;
+use super::cache::{Artifact, Cache};
 use super::error::{RegistryError, SafeUrl};
-use super::freshness::Freshness;
 use super::index::{IndexConfig, Metadata, PackageId, Release};
 use super::lock::LockFile;
 use super::name::{Ecosystem, PackageName};
 use super::served::{Served, WithOrigin};
-use super::upstream::{BoundedBody, Reply, Upstream};
+use super::upstream::Upstream;
 
 /// An error of the guard: the registry's, or a policy's refusal, or a timeout.
 pub type GuardError = Error<RegistryError>;
@@ -87,19 +84,6 @@ struct Counters {
 
 /// The component's name in notices.
 const COMPONENT: &str = "registry";
-
-/// An index's configuration is not asked for again before each download: it changes once in years.
-const CONFIG_FRESH_FOR: Duration = Duration::from_secs(600);
-
-/// How exact the stored age of an answer is that is confirmed on every use.
-const AGE_GRAIN: Duration = Duration::from_secs(60 * 60);
-
-/// What the registry said about an index answer.
-enum Confirmed<T> {
-    /// The known one is still right; this is how long.
-    Same(Freshness),
-    New(Answer, T),
-}
 
 impl RegistryGuard {
     /// A guard for the sparse index at `index`, with its cache in a folder of its own.
@@ -240,198 +224,6 @@ impl RegistryGuard {
         })
     }
 
-    /// An index answer: the cached one while it is fresh (`fresh_for` at least), else a confirmed or new one, else the
-    /// old one, marked.
-    async fn answer<T: Clone + Send + 'static>(
-        &self,
-        url: &Url,
-        fresh_for: Duration,
-        parse: impl Fn(&[u8]) -> Result<T, String> + Send + Sync + 'static,
-    ) -> Result<WithOrigin<T>, GuardError> {
-        let stored = self.stored_answer(url, &parse).await;
-        let result = self.confirm_or_fetch(url, fresh_for, stored, &parse).await;
-        self.count(result.as_ref().map(|answer| &answer.served));
-        result
-    }
-
-    async fn stored_answer<T>(&self, url: &Url, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<(Answer, T)> {
-        let key = url.clone();
-        match self.on_disk(move |cache| cache.answer(key.as_str())).await.ok()? {
-            Lookup::Hit(answer) => {
-                let value = parse(&answer.body).ok()?;
-                Some((answer, value))
-            }
-            Lookup::Miss => None,
-            Lookup::Corrupt => {
-                self.report_corrupt(url.as_str());
-                None
-            }
-        }
-    }
-
-    async fn confirm_or_fetch<T: Clone>(
-        &self,
-        url: &Url,
-        fresh_for: Duration,
-        stored: Option<(Answer, T)>,
-        parse: &(impl Fn(&[u8]) -> Result<T, String> + Sync),
-    ) -> Result<WithOrigin<T>, GuardError> {
-        let parts = &self.parts;
-        if let Some((answer, value)) = &stored
-            && answer.freshness.is_fresh(answer.stored, parts.clock.wall(), fresh_for)
-        {
-            return Ok(WithOrigin::new(value.clone(), Served::Cached));
-        }
-        let known = stored.as_ref().map(|(answer, _)| answer);
-        match parts.query.call_async(|| self.ask(url, known, parse)).await {
-            Ok(Confirmed::Same(freshness)) => {
-                // A confirmation implies that something was stored.
-                let Some((answer, value)) = stored else {
-                    let reason = "nothing to confirm".into();
-                    return Err(before_any_attempt(RegistryError::Malformed { url: SafeUrl::new(url), reason }));
-                };
-                let age = parts.clock.wall().duration_since(answer.stored);
-                // Writing costs a sync; where every use is confirmed anyway, an age that is right to the hour will do.
-                if freshness.max_age > 0 || freshness != answer.freshness || age.is_ok_and(|age| age > AGE_GRAIN) {
-                    self.keep(url, Answer { freshness, stored: parts.clock.wall(), body: answer.body }).await;
-                }
-                Ok(WithOrigin::new(value, Served::Revalidated))
-            }
-            Ok(Confirmed::New(answer, value)) => {
-                self.keep(url, answer).await;
-                Ok(WithOrigin::new(value, Served::Fresh))
-            }
-            Err(error) if error.class().fault == Fault::Caller => {
-                if let Some(RegistryError::NotFound { .. }) = error.as_operation() {
-                    self.forget(url).await;
-                }
-                Err(error)
-            }
-            Err(error) => self.stale(url, stored, error),
-        }
-    }
-
-    /// The stored answer in place of one that did not come, if it may be used.
-    fn stale<T>(&self, url: &Url, stored: Option<(Answer, T)>, error: GuardError) -> Result<WithOrigin<T>, GuardError> {
-        let Some((answer, value)) = stored else { return Err(error) };
-        let age = self.parts.clock.wall().duration_since(answer.stored).unwrap_or_default();
-        if answer.freshness.must_revalidate || age > self.parts.max_stale || self.parts.max_stale.is_zero() {
-            return Err(error);
-        }
-        let why = with_root_cause(&error);
-        self.notice("served_stale", SafeUrl::new(url).as_str(), Severity::Medium, &why);
-        Ok(WithOrigin::new(value, Served::Stale { age, why }))
-    }
-
-    /// One attempt at an index answer.
-    async fn ask<T>(
-        &self,
-        url: &Url,
-        known: Option<&Answer>,
-        parse: &impl Fn(&[u8]) -> Result<T, String>,
-    ) -> Result<Confirmed<T>, RegistryError> {
-        let parts = &self.parts;
-        // Ages count from the question, not from the last byte of the answer.
-        let stored = parts.clock.wall();
-        match (parts.upstream.get(url, known.map(|known| &known.freshness)).await?, known) {
-            (Reply::NotModified(headers), Some(known)) => Ok(Confirmed::Same(known.freshness.renewed_by(&headers))),
-            (Reply::NotModified(_), None) => {
-                let reason = "304 without a question for it".into();
-                Err(RegistryError::Malformed { url: SafeUrl::new(url), reason })
-            }
-            (Reply::Found(response), _) => {
-                let freshness = Freshness::of(response.headers());
-                let body = BoundedBody::new(response, parts.max_answer_bytes)?.read_all().await?;
-                let value =
-                    parse(&body).map_err(|reason| RegistryError::Malformed { url: SafeUrl::new(url), reason })?;
-                Ok(Confirmed::New(Answer { freshness, stored, body }, value))
-            }
-        }
-    }
-
-    async fn find_or_fetch(&self, id: &PackageId) -> Result<WithOrigin<Artifact>, GuardError> {
-        let checksum = id.checksum;
-        match self.on_disk(move |cache| cache.artifact(&checksum)).await {
-            Ok(Lookup::Hit(artifact)) => return Ok(WithOrigin::new(artifact, Served::Cached)),
-            Ok(Lookup::Corrupt) => self.report_corrupt(&format!("{} {}", id.name, id.version)),
-            Ok(Lookup::Miss) | Err(_) => {}
-        }
-        let url = self.download_url(id).await?;
-        let artifact = self.parts.download.call_async(|| self.fetch(&url, checksum)).await?;
-        Ok(WithOrigin::new(artifact, Served::Fresh))
-    }
-
-    async fn download_url(&self, id: &PackageId) -> Result<Url, GuardError> {
-        let config = self.config(CONFIG_FRESH_FOR).await?;
-        let malformed = |reason: &str| {
-            let url = SafeUrl::new(&self.parts.index);
-            before_any_attempt(RegistryError::Malformed { url, reason: format!("its config.json {reason}") })
-        };
-        if config.auth_required {
-            return Err(malformed("asks for credentials, which this client does not send"));
-        }
-        let url: Url = config.download_url(id).parse().map_err(|_| malformed("has no usable download address"))?;
-        match (self.parts.index.scheme(), url.scheme()) {
-            (_, "https") | ("http", "http") => Ok(url),
-            _ => Err(malformed("leads downloads to a weaker scheme than the index has")),
-        }
-    }
-
-    /// One attempt at a package file: streamed into a file without a name, which gets one only if its checksum is right.
-    async fn fetch(&self, url: &Url, expected: Checksum) -> Result<Artifact, RegistryError> {
-        let parts = &self.parts;
-        let Reply::Found(response) = parts.upstream.get(url, None).await? else {
-            let reason = "304 without a question for it".into();
-            return Err(RegistryError::Malformed { url: SafeUrl::new(url), reason });
-        };
-        let mut body = BoundedBody::new(response, parts.max_file_bytes)?;
-        let mut writer = self.on_disk(Cache::blob_writer).await?;
-        // A few chunks may wait for the disk; past that the network waits.
-        let (chunks, mut queue) = mpsc::channel(8);
-        let writing = self.on_disk(move |_| {
-            loop {
-                match queue.blocking_recv() {
-                    Some(Some(chunk)) => writer.write(chunk)?,
-                    Some(None) => return writer.commit(&expected).map(Some),
-                    // The download failed or was dropped: so is the file.
-                    None => return Ok(None),
-                }
-            }
-        });
-        let reading = async move {
-            loop {
-                let chunk = body.next().await?;
-                let last = chunk.is_none();
-                // The writer stops listening only when it failed, which it tells itself.
-                if chunks.send(chunk).await.is_err() || last {
-                    return Ok(());
-                }
-            }
-        };
-        let (read, written): (Result<(), RegistryError>, _) = tokio::join!(reading, writing);
-        read?;
-        match written? {
-            Some(Ok(artifact)) => Ok(artifact),
-            Some(Err(actual)) => Err(RegistryError::ChecksumMismatch { url: SafeUrl::new(url), expected, actual }),
-            // Cannot happen: reading ended well, so the end was sent. An error is the safe answer all the same.
-            None => Err(RegistryError::Malformed { url: SafeUrl::new(url), reason: "it ended early".into() }),
-        }
-    }
-
-    /// Stores an answer if it may be stored. A full disk must not keep a good answer from the caller; it is reported.
-    async fn keep(&self, url: &Url, answer: Answer) {
-        if answer.freshness.no_store {
-            return self.forget(url).await;
-        }
-        let key = url.clone();
-        self.on_disk(move |cache| cache.store_answer(key.as_str(), &answer)).await.ok();
-    }
-
-    async fn forget(&self, url: &Url) {
-        let key = url.clone();
-        self.on_disk(move |cache| cache.forget_answer(key.as_str())).await.ok();
-    }
-
     /// Runs a disk operation where it may block, and reports its failure.
     async fn on_disk<T: Send + 'static>(
         &self,
@@ -486,11 +278,4 @@ impl fmt::Debug for RegistryGuard {
 
 fn before_any_attempt(error: RegistryError) -> GuardError {
     Error::operation(error, 0)
-}
-
-/// The error and what lies at the bottom of it, such as `connection refused`.
-fn with_root_cause(error: &GuardError) -> String {
-    let first = std::error::Error::source(error);
-    let root = std::iter::successors(first, |cause| cause.source()).last();
-    root.map_or_else(|| error.to_string(), |root| format!("{error}: {root}"))
 }
