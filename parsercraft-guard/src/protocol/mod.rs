@@ -35,10 +35,13 @@ mod expr;
 #[cfg(feature = "testkit")]
 mod generate;
 mod guard;
+mod inherit;
 mod load;
 mod order;
+mod render;
 mod resolve;
 mod signature;
+mod structure;
 mod term;
 mod universe;
 mod variance;
