@@ -165,19 +165,20 @@ fn a_call_returns_what_the_language_answers() {
     assert_eq!((statistics.calls, statistics.started, statistics.lost, statistics.idle), (3, 1, 0, 1));
 }
 
+type Expected = fn(&Fault) -> bool;
+
 fn every_way_to_die_is_a_typed_fault_and_the_pool_goes_on() {
-    let pool = small().timeout(Duration::from_millis(300)).build().unwrap();
+    let pool = small().timeout(Duration::from_secs(1)).build().unwrap();
     let patient = small().cpu(Duration::from_secs(1)).build().unwrap();
-    type Expected = fn(&Fault) -> bool;
     let ways: [(&WorkerPool, &str, Expected); 11] = [
         (&pool, "panic", |fault| *fault == Fault::Panicked { message: "told to panic".into() }),
         (&patient, "recurse", |fault| *fault == Fault::StackOverflow),
         (&pool, "abort", |fault| matches!(fault, Fault::Crashed { signal: 6, .. })),
         (&pool, "exit", |fault| matches!(fault, Fault::Exited { code: 7, .. })),
         (&patient, "hog", |fault| *fault == Fault::OutOfMemory { limit: 512 << 20 }),
-        (&pool, "loop", |fault| *fault == Fault::TimedOut { limit: Duration::from_millis(300) }),
-        (&pool, "cooperate", |fault| *fault == Fault::TimedOut { limit: Duration::from_millis(300) }),
-        (&pool, "sleep", |fault| *fault == Fault::TimedOut { limit: Duration::from_millis(300) }),
+        (&pool, "loop", |fault| *fault == Fault::TimedOut { limit: Duration::from_secs(1) }),
+        (&pool, "cooperate", |fault| *fault == Fault::TimedOut { limit: Duration::from_secs(1) }),
+        (&pool, "sleep", |fault| *fault == Fault::TimedOut { limit: Duration::from_secs(1) }),
         (&patient, "loop", |fault| *fault == Fault::CpuExhausted { limit: Duration::from_secs(1) }),
         (&pool, "kill", |fault| *fault == Fault::Killed { signal: 9 }),
         (&patient, "flood", |fault| {
@@ -200,9 +201,9 @@ fn deep_nesting_kills_a_worker_of_syn_and_only_that() {
 }
 
 fn a_number_that_takes_quadratic_time_is_stopped() {
-    let pool = small().timeout(Duration::from_millis(300)).build().unwrap();
+    let pool = small().timeout(Duration::from_secs(1)).build().unwrap();
     let number = format!("const A: u8 = {};", "9".repeat(1 << 20));
-    assert_eq!(pool.run("rust", Operation::Parse, &number), Err(Fault::TimedOut { limit: Duration::from_millis(300) }));
+    assert_eq!(pool.run("rust", Operation::Parse, &number), Err(Fault::TimedOut { limit: Duration::from_secs(1) }));
     let limits = Limits { line_bytes: usize::MAX, ..Limits::default() };
     let error = guard(pool).limits(limits).build().unwrap().run(Operation::Parse, "rust", &number).unwrap_err();
     assert_eq!(error.to_string(), "the word at line 1, column 15 has 1048576 bytes; allowed: 16384");
@@ -232,7 +233,8 @@ fn a_batch_loses_exactly_the_calls_that_kill() {
 fn a_batch_larger_than_the_pipes_does_not_lock_up() {
     let pool = small().build().unwrap();
     // Both directions carry far more than a pipe holds.
-    let source: String = (0..2000).map(|n| format!("fn a_function_with_a_long_name_{n}() {{ return; }}\n")).collect();
+    let functions: Vec<_> = (0..2000).map(|n| format!("fn a_function_with_a_long_name_{n}() {{ return; }}")).collect();
+    let source = functions.join("\n");
     let jobs = vec![Job { language: "rust", operation: Operation::ControlFlow, source: &source }; 100];
     for result in pool.run_batch(&jobs) {
         assert_eq!(result.unwrap().unwrap().as_control_flow().unwrap().len(), 2000);
@@ -256,12 +258,12 @@ fn a_worker_killed_while_idle_costs_no_call() {
 }
 
 fn a_stopped_worker_is_given_up_at_the_deadline() {
-    let pool = small().timeout(Duration::from_millis(200)).build().unwrap();
+    let pool = small().timeout(Duration::from_secs(1)).build().unwrap();
     let id = pool.idle_ids()[0];
     signal(id, rustix::process::Signal::STOP);
     // More than the pipe holds, so that writing cannot end either.
     let source = format!("ok {}", "x".repeat(1 << 20));
-    assert_eq!(say(&pool, &source), Err(Fault::TimedOut { limit: Duration::from_millis(200) }));
+    assert_eq!(say(&pool, &source), Err(Fault::TimedOut { limit: Duration::from_secs(1) }));
     assert!(is_gone(id));
     assert_eq!(say(&pool, "ok"), Ok(Ok(2)));
 }
@@ -298,7 +300,7 @@ fn callers_beyond_the_queue_are_turned_away() {
 fn neither_zombies_nor_descriptors_are_left() {
     let before = (children(), descriptors());
     {
-        let pool = small().workers(3).timeout(Duration::from_millis(100)).build().unwrap();
+        let pool = small().workers(3).timeout(Duration::from_millis(500)).build().unwrap();
         let live = descriptors();
         for round in 0..5 {
             for word in ["abort", "exit", "panic", "loop", "kill", "ok"] {
@@ -546,19 +548,18 @@ fn the_hostile_corpus_takes_nothing_down() {
     // Everything within the limits must be answered, not only survived: the default stack is part of the promise.
     let pool = WorkerPool::builder().workers(2).timeout(Duration::from_secs(60)).build().unwrap();
     let guard = unhurried(pool.clone(), Limits::default());
-    for depth in [100, 250, 4_000, 1_000_000] {
-        for sample in hostile::corpus(depth) {
-            for operation in [Operation::Parse, Operation::ControlFlow] {
-                let result = guard.run(operation, "rust", &sample.source);
-                assert!(
-                    matches!(result, Ok(_) | Err(AstError::Refused(_) | AstError::Limit(_))),
-                    "{}: {:?}",
-                    sample.name,
-                    result.map(drop)
-                );
-            }
+    // Units of one to six tokens come close to the longest chain allowed at one depth or another.
+    let deep = [250, 2_700, 5_400, 8_000, 16_000, 100_000];
+    let samples = deep.into_iter().flat_map(|depth| hostile::nested(depth).chain(hostile::chained(depth)));
+    let mut answered = 0;
+    for sample in hostile::corpus(100).chain(samples) {
+        match guard.run(Operation::ControlFlow, "rust", &sample.source) {
+            Ok(_) | Err(AstError::Refused(_)) => answered += 1,
+            Err(AstError::Limit(_)) => {}
+            Err(other) => panic!("{}: {other:?}", sample.name),
         }
     }
+    assert!(answered > 300, "{answered}");
     assert_eq!(pool.statistics().lost, 0);
     assert!(guard.run(Operation::Parse, "rust", "fn f() {}").is_ok());
 }
@@ -567,13 +568,12 @@ fn the_hostile_corpus_past_the_limits_costs_workers_only() {
     let pool = WorkerPool::builder().workers(2).stack_bytes(8 << 20).timeout(Duration::from_secs(60)).build().unwrap();
     let guard = unhurried(pool.clone(), Limits::NONE);
     let mut overflows = 0;
-    for depth in [5_000, 200_000] {
+    for depth in [5_000, 100_000] {
         for sample in hostile::nested(depth).chain(hostile::chained(depth)) {
             match guard.run(Operation::Parse, "rust", &sample.source) {
-                Ok(_) | Err(AstError::Refused(_) | AstError::Limit(LimitExceeded::NotUtf8 { .. })) => {}
+                // Two samples come out the same, so the second one is known.
+                Ok(_) | Err(AstError::Refused(_) | AstError::Poisoned { fault: Fault::StackOverflow }) => {}
                 Err(AstError::Fault(Fault::StackOverflow)) => overflows += 1,
-                // Two samples come out the same.
-                Err(AstError::Poisoned { fault: Fault::StackOverflow }) => {}
                 Err(other) => panic!("{}: {other:?}", sample.name),
             }
         }

@@ -177,10 +177,11 @@ pub fn chained(length: usize) -> impl Iterator<Item = Sample> {
     })
 }
 
+type Make = fn(usize) -> String;
+
 /// Tokens, lines and files that are long; at least a megabyte, `units` if that is more.
 pub fn huge(units: usize) -> impl Iterator<Item = Sample> {
     let bytes = units.max(1 << 20);
-    type Make = fn(usize) -> String;
     let make: [(&str, Make); 11] = [
         ("identifier", |bytes| format!("fn {}() {{}}", "x".repeat(bytes))),
         ("identifier of wide characters", |bytes| format!("fn {}() {{}}", "ñ".repeat(bytes))),
