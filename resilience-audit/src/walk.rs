@@ -85,6 +85,8 @@ enum Found {
 struct Cursor {
     segment: Segment,
     buffer: Vec<u8>,
+    /// How much of the buffer holds bytes of the file.
+    filled: usize,
     /// Where in the buffer the cursor stands; `offset` is the same place in the file.
     at: usize,
     offset: u64,
@@ -94,24 +96,26 @@ struct Cursor {
 
 impl Cursor {
     fn new(segment: Segment, end: Option<u64>) -> Self {
-        Self { segment, buffer: Vec::new(), at: 0, offset: format::HEADER_LEN as u64, end }
+        Self { segment, buffer: vec![0; CHUNK], filled: 0, at: 0, offset: format::HEADER_LEN as u64, end }
     }
 
     /// Makes `needed` bytes available where the file has them.
     fn fill(&mut self, needed: usize) -> io::Result<()> {
-        if self.buffer.len() - self.at >= needed {
+        if self.filled - self.at >= needed {
             return Ok(());
         }
-        self.buffer.drain(..self.at);
+        self.buffer.copy_within(self.at..self.filled, 0);
+        self.filled -= self.at;
         self.at = 0;
-        let have = self.buffer.len();
-        let from = self.offset + have as u64;
+        if self.buffer.len() < needed {
+            self.buffer.resize(needed, 0);
+        }
+        let from = self.offset + self.filled as u64;
         let room = self.end.map_or(u64::MAX, |end| end.saturating_sub(from));
-        let want = needed.max(CHUNK).saturating_sub(have).min(usize::try_from(room).unwrap_or(usize::MAX));
-        self.buffer.resize(have + want, 0);
-        let read = read_full(self.segment.file.as_mut(), from, &mut self.buffer[have..]);
-        self.buffer.truncate(have + *read.as_ref().unwrap_or(&0));
-        read.map(|_| ())
+        let want = (self.buffer.len() - self.filled).min(usize::try_from(room).unwrap_or(usize::MAX));
+        let free = &mut self.buffer[self.filled..self.filled + want];
+        self.filled += read_full(self.segment.file.as_mut(), from, free)?;
+        Ok(())
     }
 
     /// Finds the next frame and steps over it.
@@ -119,8 +123,8 @@ impl Cursor {
         let mut needed = format::FRAME_PREFIX;
         loop {
             self.fill(needed)?;
-            let available = self.buffer.len() - self.at;
-            match format::frame(self.segment.salt, &self.buffer[self.at..]) {
+            let available = self.filled - self.at;
+            match format::frame(self.segment.salt, &self.buffer[self.at..self.filled]) {
                 Frame::Whole(body) => {
                     let start = self.at + format::FRAME_PREFIX;
                     let record = start..start + body.len();
@@ -131,7 +135,7 @@ impl Cursor {
                 }
                 Frame::Partial(more) if available < needed || more <= needed => {
                     // The tail of a group in flight may be replaced before the next look, so it is not kept.
-                    self.buffer.clear();
+                    self.filled = 0;
                     self.at = 0;
                     return Ok(Found::End(available as u64));
                 }
