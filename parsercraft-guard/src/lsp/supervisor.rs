@@ -372,13 +372,13 @@ impl Shared {
                         self.hold_back();
                     }
                     Ok(None) => break,
-                    Err(error) => return self.editor_broke(error),
+                    Err(error) => return self.editor_broke(&error),
                 }
             }
             if !more {
                 return match decoder.finish() {
                     Ok(()) => self.with(Session::editor_closed),
-                    Err(error) => self.editor_broke(error),
+                    Err(error) => self.editor_broke(&error),
                 };
             }
             if self.lock().end.is_some() {
@@ -387,10 +387,10 @@ impl Shared {
         }
     }
 
-    fn editor_broke(self: &Arc<Self>, error: FrameError) {
+    fn editor_broke(self: &Arc<Self>, error: &FrameError) {
         // First the reason, then the end: whoever waits for the end takes the reason along.
         self.lock().error.get_or_insert(LspError::Editor(error.clone()));
-        self.with(|session, now| session.editor_broke(now, &error));
+        self.with(|session, now| session.editor_broke(now, error));
     }
 
     /// Lets the editor wait while too much is unwritten: memory is bounded, and a server that reads nothing is found
