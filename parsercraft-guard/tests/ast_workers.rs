@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use parsercraft_guard::ast::{
-    AstError, AstGuard, Fault, Isolation, Job, LimitExceeded, Limits, Operation, PoolError, Refusal, WorkerPool,
+    AstError, AstGuard, Code, Fault, Isolation, Job, LimitExceeded, Limits, Operation, PoolError, Refusal, WorkerPool,
     WorkerPoolBuilder, hostile, testkit, worker,
 };
 use resilience_core::{
@@ -32,6 +32,7 @@ fn main() {
         ),
         ("deep_nesting_kills_a_worker_of_syn_and_only_that", deep_nesting_kills_a_worker_of_syn_and_only_that),
         ("a_number_that_takes_quadratic_time_is_stopped", a_number_that_takes_quadratic_time_is_stopped),
+        ("every_operation_works_in_a_worker", every_operation_works_in_a_worker),
         ("a_batch_loses_exactly_the_calls_that_kill", a_batch_loses_exactly_the_calls_that_kill),
         ("a_batch_larger_than_the_pipes_does_not_lock_up", a_batch_larger_than_the_pipes_does_not_lock_up),
         ("a_parser_that_prints_does_not_disturb_the_frames", a_parser_that_prints_does_not_disturb_the_frames),
@@ -160,7 +161,7 @@ fn a_call_returns_what_the_language_answers() {
     assert_eq!(refused.to_string(), "syntax error at line 1, column 1: `refuse` is no word of this language");
     let output = pool.run("rust", Operation::ControlFlow, "fn f() { if a {} }").unwrap().unwrap();
     assert_eq!(output.as_control_flow().unwrap()[0].cyclomatic, 2);
-    assert_eq!(pool.languages().collect::<Vec<_>>(), ["misbehaving", "rust"]);
+    assert_eq!(pool.languages().collect::<Vec<_>>(), ["formula", "misbehaving", "rust"]);
     let statistics = pool.statistics();
     assert_eq!((statistics.calls, statistics.started, statistics.lost, statistics.idle), (3, 1, 0, 1));
 }
@@ -198,6 +199,26 @@ fn deep_nesting_kills_a_worker_of_syn_and_only_that() {
     assert_eq!(pool.run("rust", Operation::Parse, &bomb).unwrap_err(), Fault::StackOverflow);
     assert_eq!(pool.statistics().lost, 1);
     assert!(pool.run("rust", Operation::Parse, "fn f() {}").unwrap().is_ok());
+}
+
+fn every_operation_works_in_a_worker() {
+    let guard = guard(small().build().unwrap()).build().unwrap();
+    let run = |operation| guard.run(operation, "formula", "fn twice(x) = if x < 0.5 then 1.0 else x * 2.0;").unwrap();
+    assert_eq!(run(Operation::Parse).as_summary().unwrap().names, ["twice"]);
+    assert_eq!(run(Operation::InferTypes).as_types().unwrap()[0].type_name, "(float) -> float");
+    assert_eq!(run(Operation::ControlFlow).as_control_flow().unwrap()[0].cyclomatic, 2);
+    for (operation, expected) in [
+        (Operation::GenerateC, "return ((v0 < 0.5) ? 1.0 : (v0 * 2.0));"),
+        (Operation::GenerateWasm, "(func $twice (export \"twice\") (param f64) (result f64)"),
+    ] {
+        let output = run(operation);
+        let Some(Code::Text(text)) = output.as_code() else { panic!("{output:?}") };
+        assert!(text.contains(expected), "{text}");
+    }
+    let refused = guard.run(Operation::GenerateC, "formula", "fn f(x) = x + true;").unwrap_err();
+    assert!(matches!(refused, AstError::Refused(Refusal::Semantic(_))), "{refused:?}");
+    let bomb = format!("fn f() = {}1{};", "(".repeat(200), ")".repeat(200));
+    assert!(guard.run(Operation::GenerateC, "formula", &bomb).is_ok());
 }
 
 fn a_number_that_takes_quadratic_time_is_stopped() {
@@ -485,7 +506,7 @@ fn each_tenant_has_its_own_rate() {
 fn a_guarded_batch_answers_in_order() {
     let guard = guard(small().build().unwrap()).build().unwrap();
     let deep = "(".repeat(300);
-    let words = ["ok 1", "refuse", "abort", deep.as_str(), "ok 2", "ok 1"];
+    let words = ["ok 1", "refuse", "abort", deep.as_str(), "ok 2", "ok 1", "abort"];
     let results = guard.run_batch(Operation::Parse, "misbehaving", &words);
     assert!(matches!(
         results.as_slice(),
@@ -495,7 +516,8 @@ fn a_guarded_batch_answers_in_order() {
             Err(AstError::Fault(Fault::Crashed { .. })),
             Err(AstError::Limit(_)),
             Ok(_),
-            Ok(_)
+            Ok(_),
+            Err(AstError::Poisoned { .. })
         ]
     ));
     let again = guard.run_batch(Operation::Parse, "misbehaving", &words);
@@ -531,7 +553,7 @@ fn a_language_the_workers_lack_is_a_configuration_error() {
     );
     let guard = guard(small().build().unwrap()).build().unwrap();
     let error = guard.run(Operation::Parse, "cobol", "x").unwrap_err();
-    assert_eq!(error.to_string(), "no language is called `cobol`; known: misbehaving, rust");
+    assert_eq!(error.to_string(), "no language is called `cobol`; known: formula, misbehaving, rust");
     let error = guard.run(Operation::GenerateWasm, "rust", "x").unwrap_err();
     assert_eq!(error.to_string(), "language `rust` does not offer `generate_wasm`; it offers: parse, control_flow");
 }

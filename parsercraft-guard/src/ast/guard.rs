@@ -2,6 +2,7 @@
 //! Invariant: only a parser's own faults move the breaker; a source that made a parser fail does not reach it again
 //! while it is remembered; all memories are bounded.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -318,24 +319,45 @@ impl AstGuard {
     ) -> Vec<Result<Arc<Output>, AstError>> {
         let mut results: Vec<Option<Result<Arc<Output>, AstError>>> = Vec::with_capacity(sources.len());
         let mut waiting = Vec::new();
+        let mut first = HashMap::new();
+        let mut repeated = Vec::new();
         for source in sources {
-            let admitted = self.admit(operation, language, source.as_ref()).and_then(|admitted| match admitted {
-                Admitted::Known(result) => result.map(Err),
-                Admitted::Ready(ready) => Ok(Ok((ready, self.inner.breaker.try_acquire()?))),
-            });
-            match admitted {
-                Ok(Ok((ready, permit))) => {
-                    waiting.push((results.len(), ready, permit));
-                    results.push(None);
+            let index = results.len();
+            results.push(None);
+            let ready = match self.admit(operation, language, source.as_ref()) {
+                Ok(Admitted::Ready(ready)) => ready,
+                Ok(Admitted::Known(known)) => {
+                    results[index] = Some(known);
+                    continue;
                 }
-                Ok(Err(known)) => results.push(Some(Ok(known))),
-                Err(error) => results.push(Some(Err(error))),
+                Err(error) => {
+                    results[index] = Some(Err(error));
+                    continue;
+                }
+            };
+            // The same source again is answered by the first one; a bomb must not kill twice in one batch.
+            if let Some(&earlier) = ready.key.as_ref().and_then(|key| first.get(key)) {
+                repeated.push((index, earlier));
+                continue;
+            }
+            match self.inner.breaker.try_acquire() {
+                Ok(permit) => {
+                    first.extend(ready.key.map(|key| (key, index)));
+                    waiting.push((index, ready, permit));
+                }
+                Err(rejection) => results[index] = Some(Err(rejection.into())),
             }
         }
         let jobs: Vec<Job<'_>> = waiting.iter().map(|(_, ready, _)| ready.job).collect();
         let answers = self.inner.isolation.run_batch(&jobs);
         for ((index, ready, permit), answer) in waiting.into_iter().zip(answers) {
             results[index] = Some(self.inner.conclude(&ready, permit, answer));
+        }
+        for (index, earlier) in repeated {
+            results[index] = match results[earlier].clone() {
+                Some(Err(AstError::Fault(fault))) if fault.is_poison() => Some(Err(AstError::Poisoned { fault })),
+                same => same,
+            };
         }
         let results: Vec<_> = results.into_iter().flatten().collect();
         for result in &results {

@@ -25,8 +25,8 @@ pub type Answer = Result<Output, Refusal>;
 /// overflow, an abort or when memory runs out, so put [`Limits`](super::Limits) before it: within the default limits
 /// the default stack holds `syn`.
 ///
-/// **Costs** one hop to a waiting thread and back (measured: see the crate's `docs`), a copy of the source, and
-/// address space for the stacks; only the part of a stack that was used occupies memory.
+/// **Costs** one hop to a waiting thread and back (2 µs when it is awake, some 15 µs when it sleeps), a copy of the
+/// source, and address space for the stacks; only the part of a stack that was used occupies memory.
 ///
 /// ```
 /// # #[cfg(feature = "syn")] {

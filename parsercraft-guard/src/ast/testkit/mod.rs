@@ -1,5 +1,9 @@
-//! A language that misbehaves on command: what guards and pools are tested with.
+//! Languages for tests and drills: one that misbehaves on command, and a small one that offers every operation.
 //! Invariant: each word does exactly one kind of harm, and no test outside a worker process speaks a deadly one.
+
+mod formula;
+
+pub use formula::Formula;
 
 use std::time::Duration;
 
@@ -7,9 +11,9 @@ use super::language::{Cancel, Diagnostic, Language, Languages, Refusal};
 use super::lexis::Lexis;
 use super::operation::{Operation, Output, Summary};
 
-/// The built-in languages and the one that misbehaves: for worker and host of a test or a drill.
+/// The built-in languages, [`Formula`] and [`Misbehaving`]: for worker and host of a test or a drill.
 pub fn languages() -> Languages {
-    Languages::builtin().with(Misbehaving)
+    Languages::builtin().with(Formula).with(Misbehaving)
 }
 
 /// The language `misbehaving`. A source is one word and, after a space, anything to make it differ from others:
