@@ -86,12 +86,12 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
     let mut on_server = Value::Null;
     bench.wait_until(|| {
         let limit = if bench.is_broken(Guard::Lsp) { Duration::from_millis(100) } else { Duration::from_secs(5) };
-        let answer = client.call("scripted/document", &json!({"uri": URI}), limit).unwrap_or_default();
+        let answer = client.call("scripted/document", &json!({"textDocument": {"uri": URI}}), limit).unwrap_or_default();
         on_server = answer["result"]["text"].clone();
         on_server.is_string() || bench.is_broken(Guard::Lsp)
     });
     let same = on_server.as_str() == Some(text.as_str());
-    findings.check(same, "the server has the editor's text after all of it", if same { "identical" } else { "different" });
+    findings.check(same, "the server has the editor's text after all of it", difference(&text, &on_server));
     if let Some(supervisor) = &session.supervisor {
         let stats = supervisor.stats();
         findings.check(
@@ -158,4 +158,15 @@ impl Session {
             let _ = server.kill().and_then(|()| server.wait());
         }
     }
+}
+
+/// Where the two texts part, for whoever has to find out why.
+fn difference(expected: &str, found: &Value) -> String {
+    let Some(found) = found.as_str() else { return "no text".to_owned() };
+    if expected == found {
+        return format!("identical, {} lines", expected.lines().count());
+    }
+    let place = expected.lines().zip(found.lines()).position(|(one, other)| one != other);
+    let (ours, theirs) = (expected.lines().count(), found.lines().count());
+    format!("{theirs} lines instead of {ours}, first difference in line {}", place.map_or(ours.min(theirs), |at| at + 1))
 }

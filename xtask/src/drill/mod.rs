@@ -36,7 +36,7 @@ pub(crate) enum Guard {
     Ast,
     /// One byte of the audit log is changed.
     Audit,
-    /// Nobody runs the health checks' breakers: an outage leaves no trace in the health.
+    /// Nobody runs the health checks: an outage leaves no trace in the health.
     Health,
     /// The editor talks to the language server directly.
     Lsp,
@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     /// How many real files to parse at most.
-    #[arg(long, default_value_t = 6_000, value_name = "N")]
+    #[arg(long, default_value_t = 4_000, value_name = "N")]
     files: usize,
     /// Break a guard on purpose: the drill must then fail.
     #[arg(long = "break", value_name = "GUARD")]

@@ -106,14 +106,16 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
     let mut left = releases.iter();
     let known: Vec<_> = left.by_ref().take(20).collect();
 
-    let fresh = known.iter().filter(|release| client.fetch(release) == "fresh").count();
-    findings.check(fresh == known.len(), "a registry that works answers everything", format!("{fresh} of 20"));
+    // The second release of a crate finds its metadata known, and has it confirmed.
+    let answered = known.iter().filter(|release| is_answer(client.fetch(release))).count();
+    findings.check(answered == known.len(), "a registry that works answers everything", format!("{answered} of 20"));
     bench.progress(STAGE, 1, total);
 
     outage(bench, &mut client, &known, &mut left, &mut findings)?;
     bench.progress(STAGE, 2, total);
 
     for (number, fault) in faults.into_iter().enumerate() {
+        let step = Instant::now();
         bench.fault(STAGE, fault.as_str())?;
         let corrupt = fault == Fault::Corrupt;
         // Corruption of the index is a parse error; the case that matters is a package file that looks right.
@@ -127,8 +129,9 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
         }
         let closed = client.recover(fault.as_str())?;
         let after = client.fetch(new);
-        let well = closed && matches!(after, "fresh" | "revalidated" | "cached" | "unguarded");
-        findings.check(well, format!("after `{}` the same package is fetched", fault.as_str()), after);
+        let well = closed && is_answer(after);
+        let found = format!("{after}, {:.1} s after the fault began", step.elapsed().as_secs_f64());
+        findings.check(well, format!("after `{}` the same package is fetched", fault.as_str()), found);
         bench.progress(STAGE, 3 + number, total);
     }
     retry_after(bench, &mut client, left.next().ok_or("the catalog is too small")?, &mut findings)?;
@@ -151,6 +154,11 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
     findings.series.insert("fetch_ms".into(), ledger.timeline);
     bench.progress(STAGE, total, total);
     Ok(findings)
+}
+
+/// Whether the registry itself stands behind what came.
+fn is_answer(outcome: &str) -> bool {
+    matches!(outcome, "fresh" | "revalidated" | "cached" | "unguarded")
 }
 
 /// The registry is gone: known packages still come, the breaker opens, health says degraded; then all is well again.
@@ -177,8 +185,8 @@ fn outage<'r>(
     });
     findings.check(opened, "the breaker opens", client.guard.breaker().state());
     let health = bench.toolchain.health();
-    let degraded = bench.wait_until(|| health.status() == Status::Degraded);
-    findings.check(degraded || bench.is_broken(Guard::Health), "health is degraded during the outage", health.status());
+    let degraded = !bench.is_broken(Guard::Health) && bench.wait_until(|| health.status() == Status::Degraded);
+    findings.check(degraded, "health is degraded during the outage", health.status());
     let ready = health.ready().pass;
     findings.check(ready, "the process stays ready: it still serves", ready);
     let closed = client.recover("outage")?;
@@ -199,7 +207,7 @@ fn retry_after(
     let outcome = client.fetch(release);
     let waited = sent.elapsed();
     findings.check(
-        outcome == "fresh" && waited >= Duration::from_secs(1),
+        is_answer(outcome) && waited >= Duration::from_secs(1),
         "a `Retry-After` of 1 s is honoured",
         format!("{outcome} after {:.2} s", waited.as_secs_f64()),
     );

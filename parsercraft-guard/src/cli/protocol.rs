@@ -1,0 +1,39 @@
+//! `parsercraft-guard protocol`: does a type conform to a protocol, and why not?
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use parsercraft_guard::protocol::{Checker, Definitions, ProtocolGuard, Verdict};
+
+use crate::Failure;
+
+/// The arguments of `protocol`.
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    /// The definitions, as JSON or TOML (by the file's ending).
+    definitions: PathBuf,
+    /// The type.
+    #[arg(id = "type")]
+    ty: String,
+    /// The protocol.
+    protocol: String,
+}
+
+/// 0 when it conforms, 1 when it does not.
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    let path = args.definitions.display();
+    let text = std::fs::read_to_string(&args.definitions).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let definitions: Definitions = match args.definitions.extension().and_then(|ending| ending.to_str()) {
+        Some("json") => serde_json::from_str(&text).map_err(|error| format!("{path}: {error}"))?,
+        Some("toml") => toml::from_str(&text).map_err(|error| format!("{path}: {error}"))?,
+        _ => return Err(format!("{path} is of no known format; allowed: .json, .toml").into()),
+    };
+    let guard = ProtocolGuard::builder(Checker::new(&definitions)?).build()?;
+    let verdict = guard.check_conformance(&args.ty, &args.protocol)?;
+    match &verdict {
+        Verdict::Conforms => println!("{} conforms to {}", args.ty, args.protocol),
+        Verdict::Violates(violation) => println!("{} does not conform to {}: {violation}", args.ty, args.protocol),
+        Verdict::OutOfFuel(limit) => println!("not decided: {limit}"),
+    }
+    Ok(u8::from(!verdict.conforms()))
+}
