@@ -11,6 +11,7 @@ pub use permit::Permit;
 
 pub(crate) use permit::Token;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -154,7 +155,16 @@ impl CircuitBreaker {
     /// # Errors
     /// A [`Rejection`] when the breaker does not let the call through.
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
-        self.admit().map(|token| Permit::new(self, token))
+        self.admit().map(|token| Permit::new(Cow::Borrowed(self), token))
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), for a permit that must outlive the borrow: kept in a table, moved into a
+    /// task. Costs a reference count.
+    ///
+    /// # Errors
+    /// A [`Rejection`] when the breaker does not let the call through.
+    pub fn try_acquire_owned(&self) -> Result<Permit<'static>, Rejection> {
+        self.admit().map(|token| Permit::new(Cow::Owned(self.clone()), token))
     }
 
     pub(crate) fn admit(&self) -> Result<Token, Rejection> {

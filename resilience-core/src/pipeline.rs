@@ -1,6 +1,6 @@
 //! Policies composed around an operation, sync and async from one state machine.
 //! A pipeline is a plain value: no type parameter, no allocation and no lock on the success path. The machine
-//! ([`execution`]) decides what comes next; the two shells here only sleep, run the operation and hand over results.
+//! (`execution`) decides what comes next; the two shells here only sleep, run the operation and hand over results.
 
 mod builder;
 mod execution;

@@ -106,6 +106,14 @@ fn a_dropped_or_panicked_probe_returns_its_permit_ten_thousand_times() {
 }
 
 #[test]
+fn an_owned_permit_outlives_the_handle_it_came_from() {
+    let (breaker, _time) = breaker(1);
+    let permit = { breaker.clone().try_acquire_owned().expect("the breaker is closed") };
+    permit.settle(&DOWN);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
 fn a_late_success_does_not_close_it_and_a_late_failure_does_not_open_it() {
     let (breaker, time) = breaker(1);
     let early_success = admitted(&breaker);

@@ -87,9 +87,9 @@ fn a_forced_open_breaker_lets_no_call_through_and_a_limiter_of_one_lets_one() {
     breaker.force_open();
     let limiter = RateLimiter::builder("l").rate(1, SECOND * 36_000).burst(1).build().unwrap();
     let blocked = Pipeline::builder("t").circuit_breaker(breaker).build().unwrap();
-    let limited = Pipeline::builder("t").rate_limiter(limiter).build().unwrap();
+    let one_only = Pipeline::builder("t").rate_limiter(limiter).build().unwrap();
     let run = |pipeline: &Pipeline| (0..100).filter(|_| pipeline.call(|| Ok::<_, io::Error>(())).is_ok()).count();
-    assert_eq!((run(&blocked), run(&limited)), (0, 1));
+    assert_eq!((run(&blocked), run(&one_only)), (0, 1));
 }
 
 #[test]

@@ -38,6 +38,9 @@ fn alone_it_lists_the_verbs() {
     insta::assert_snapshot!(words(&output.stdout), @r"
         cargo xtask <verb> [options]; `cargo xtask <verb> --help` tells its options
 
+        run
+          drill     Run the guarded toolchain on real input while faults are injected, and write a report (--seed N repeats a run)
+
         check
           ci        Check format, lints over all feature sets, docs, generated files, minimum Rust version and licences
           test      Run every test there is, with its own set-up: suites, models, drill, report in a browser

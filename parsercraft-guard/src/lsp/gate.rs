@@ -10,9 +10,7 @@ use crate::defaults::LSP_REQUESTS;
 #[derive(Debug)]
 pub(crate) struct Gate {
     limiter: RateLimiter,
-    // Permits borrow their breaker and live in the session's table of requests, next to it: the handle (a counted
-    // pointer) is given up for good, once per session.
-    breaker: &'static CircuitBreaker,
+    breaker: CircuitBreaker,
 }
 
 /// The right to have one request in flight.
@@ -33,7 +31,7 @@ impl Gate {
             .clock(clock.clone())
             .observers(observers.clone())
             .build()?;
-        Ok(Self { limiter, breaker: Box::leak(Box::new(breaker)) })
+        Ok(Self { limiter, breaker })
     }
 
     /// Counts a request against the rate.
@@ -43,7 +41,7 @@ impl Gate {
 
     /// Asks to give a request to the server.
     pub(crate) fn enter(&self) -> Result<Pass, Rejection> {
-        self.breaker.try_acquire().map(Pass)
+        self.breaker.try_acquire_owned().map(Pass)
     }
 
     /// A new server is not judged by what the old one did.

@@ -1,5 +1,6 @@
 //! The right to make one call. A permit always comes back: settled with an outcome, or by being dropped.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::CircuitBreaker;
@@ -15,15 +16,16 @@ pub(crate) struct Token {
     pub(crate) started: Option<Instant>,
 }
 
-/// The right to make one call, given by [`CircuitBreaker::try_acquire`].
+/// The right to make one call, given by [`CircuitBreaker::try_acquire`], or by
+/// [`try_acquire_owned`](CircuitBreaker::try_acquire_owned) as one that holds a handle of its breaker.
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit<'a> {
-    breaker: &'a CircuitBreaker,
+    breaker: Cow<'a, CircuitBreaker>,
     token: Option<Token>,
 }
 
 impl<'a> Permit<'a> {
-    pub(super) fn new(breaker: &'a CircuitBreaker, token: Token) -> Self {
+    pub(super) fn new(breaker: Cow<'a, CircuitBreaker>, token: Token) -> Self {
         Self { breaker, token: Some(token) }
     }
 

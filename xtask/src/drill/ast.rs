@@ -87,7 +87,10 @@ fn real_files(bench: &Bench, findings: &mut Findings) -> Result<(), Trouble> {
     findings.figure("accepted / refused / over a limit", {
         format!("{accepted} / {} / {}", read(&tally.refused), read(&tally.over_limit))
     });
-    findings.figure("throughput", format!("{:.1} MB/s, {:.0} files/s", read(&tally.bytes) as f64 / 1e6 / seconds, sources.len() as f64 / seconds));
+    findings.figure(
+        "throughput",
+        format!("{:.1} MB/s, {:.0} files/s", read(&tally.bytes) as f64 / 1e6 / seconds, sources.len() as f64 / seconds),
+    );
     findings.series.insert("batch_ms_by_kb".into(), thin(lock(&latencies).clone()));
     same_answers(bench, findings)
 }

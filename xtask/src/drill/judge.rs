@@ -44,7 +44,11 @@ fn judge_audit(story: &mut Story, audit: &Path) -> Vec<Check> {
     let mut checks = Vec::new();
     match verify_against(audit, &anchors) {
         Ok(report) => {
-            checks.push(Check::new(report.is_sound(), "the log verifies, every acknowledged record in its place", &report));
+            checks.push(Check::new(
+                report.is_sound(),
+                "the log verifies, every acknowledged record in its place",
+                &report,
+            ));
         }
         Err(error) => checks.push(Check::new(false, "the log verifies", error)),
     }
@@ -59,9 +63,8 @@ fn judge_audit(story: &mut Story, audit: &Path) -> Vec<Check> {
         }
         Err(error) => checks.push(Check::new(false, "the log can be read", error)),
     }
-    let count = |event_type: &str, action: &str| {
-        counts.get(&(event_type.to_owned(), action.to_owned())).copied().unwrap_or(0)
-    };
+    let count =
+        |event_type: &str, action: &str| counts.get(&(event_type.to_owned(), action.to_owned())).copied().unwrap_or(0);
     for (event_type, action, least, what) in TRACES {
         let found = count(event_type, action);
         checks.push(Check::new(found >= *least, format!("{what}: `{event_type} {action}` is in the log"), found));
@@ -75,7 +78,8 @@ fn judge_audit(story: &mut Story, audit: &Path) -> Vec<Check> {
         format!("{injected} of {told} told"),
     ));
     checks.push(Check::new(recovered > 0, "recoveries are in the log", recovered));
-    story.audit_counts = counts.into_iter().map(|((kind, action), count)| (format!("{kind} {action}"), count)).collect();
+    story.audit_counts =
+        counts.into_iter().map(|((kind, action), count)| (format!("{kind} {action}"), count)).collect();
     checks
 }
 
@@ -124,8 +128,13 @@ fn judge_shutdown(story: &Story) -> Vec<Check> {
 
 /// What tampering looks like: one bit in the middle of the newest segment.
 fn flip_a_byte(audit: &Path) {
-    let mut files: Vec<_> =
-        std::fs::read_dir(audit).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|p| p.is_file()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(audit)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|p| p.is_file())
+        .collect();
     files.sort_by_key(|path| std::fs::metadata(path).map_or(0, |metadata| metadata.len()));
     let Some(largest) = files.pop() else { return };
     let flipped = std::fs::OpenOptions::new().read(true).write(true).open(&largest).and_then(|mut file| {

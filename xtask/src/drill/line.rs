@@ -112,7 +112,8 @@ pub(crate) struct Teller(Mutex<()>);
 
 impl Teller {
     pub(crate) fn tell(&self, line: &Line) {
-        let mut text = serde_json::to_string(line).unwrap_or_else(|error| format!(r#"{{"line":"failed","why":"{error}"}}"#));
+        let mut text =
+            serde_json::to_string(line).unwrap_or_else(|error| format!(r#"{{"line":"failed","why":"{error}"}}"#));
         text.push('\n');
         let _one_at_a_time = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut out = std::io::stdout().lock();

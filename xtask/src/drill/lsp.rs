@@ -81,12 +81,17 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
     let requests = client.requests();
     let unanswered = (1..=requests).filter(|id| client.answers(*id) == 0).count();
     let repeated = (1..=requests).filter(|id| client.answers(*id) > 1).count();
-    findings.check(unanswered == 0, "every request is answered", format!("{unanswered} of {requests} without an answer"));
+    findings.check(
+        unanswered == 0,
+        "every request is answered",
+        format!("{unanswered} of {requests} without an answer"),
+    );
     findings.check(repeated == 0, "no request is answered twice", format!("{repeated} answered twice"));
     let mut on_server = Value::Null;
     bench.wait_until(|| {
         let limit = if bench.is_broken(Guard::Lsp) { Duration::from_millis(100) } else { Duration::from_secs(5) };
-        let answer = client.call("scripted/document", &json!({"textDocument": {"uri": URI}}), limit).unwrap_or_default();
+        let answer =
+            client.call("scripted/document", &json!({"textDocument": {"uri": URI}}), limit).unwrap_or_default();
         on_server = answer["result"]["text"].clone();
         on_server.is_string() || bench.is_broken(Guard::Lsp)
     });
@@ -97,14 +102,21 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
         findings.check(
             stats.restarts >= 5,
             "the server was restarted after each loss",
-            format!("{} restarts: {} crashes, {} hangs, {} protocol errors", stats.restarts, stats.crashes, stats.hangs, stats.protocol_errors),
+            format!(
+                "{} restarts: {} crashes, {} hangs, {} protocol errors",
+                stats.restarts, stats.crashes, stats.hangs, stats.protocol_errors
+            ),
         );
         findings.figure("answered by the server / by the guard", format!("{} / {}", stats.answered, stats.degraded));
     }
-    findings.figure("requests and edits", format!("{REQUESTS} and {REQUESTS} in {:.1} s", begun.elapsed().as_secs_f64()));
+    findings
+        .figure("requests and edits", format!("{REQUESTS} and {REQUESTS} in {:.1} s", begun.elapsed().as_secs_f64()));
     let mut sorted: Vec<f64> = latencies.iter().map(|(_, ms)| *ms).collect();
     sorted.sort_by(f64::total_cmp);
-    findings.figure("latency p50 / max", format!("{:.2} ms / {:.0} ms", sorted[sorted.len() / 2], sorted[sorted.len() - 1]));
+    findings.figure(
+        "latency p50 / max",
+        format!("{:.2} ms / {:.0} ms", sorted[sorted.len() / 2], sorted[sorted.len() - 1]),
+    );
     findings.series.insert("request_ms".into(), super::ast::thin(latencies));
     session.leave();
     Ok(findings)
@@ -168,5 +180,8 @@ fn difference(expected: &str, found: &Value) -> String {
     }
     let place = expected.lines().zip(found.lines()).position(|(one, other)| one != other);
     let (ours, theirs) = (expected.lines().count(), found.lines().count());
-    format!("{theirs} lines instead of {ours}, first difference in line {}", place.map_or(ours.min(theirs), |at| at + 1))
+    format!(
+        "{theirs} lines instead of {ours}, first difference in line {}",
+        place.map_or(ours.min(theirs), |at| at + 1)
+    )
 }

@@ -83,7 +83,11 @@ pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
     let work = fresh_folder(&folder)?;
     let sources = sources(&workspace, args.files)?;
     let interrupt = Interrupt::watch()?;
-    anstream::eprintln!("drill, seed {seed}: {} real files, report in {}", sources.len(), folder.join("report.html").display());
+    anstream::eprintln!(
+        "drill, seed {seed}: {} real files, report in {}",
+        sources.len(),
+        folder.join("report.html").display()
+    );
 
     let orders = guarded::Orders { seed, directory: work.clone(), sources, skip: Vec::new(), broken: args.broken };
     let mut story = watch::run(orders, &interrupt)?;
@@ -113,9 +117,7 @@ fn fresh_folder(folder: &Path) -> Result<PathBuf, Stop> {
 /// Writes a file so that it is there whole or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
     let next = path.with_extension("next");
-    std::fs::write(&next, bytes)
-        .and_then(|()| std::fs::rename(&next, path))
-        .map_err(|error| Stop::write(path, &error))
+    std::fs::write(&next, bytes).and_then(|()| std::fs::rename(&next, path)).map_err(|error| Stop::write(path, &error))
 }
 
 /// The workspace's Rust files and those of its dependencies in cargo's local store, in a fixed order, `most` of them

@@ -42,14 +42,29 @@ pub(super) fn scatter(title: &str, x_label: &str, y_label: &str, points: &[(f64,
     }
     let _ = write!(svg, r#"<text x="{LEFT}" y="{}">{x_low:.0}</text>"#, HEIGHT - 10.0);
     let end = WIDTH - RIGHT;
-    let _ = write!(svg, r#"<text x="{end}" y="{}" text-anchor="end">{x_high:.0} {}</text>"#, HEIGHT - 10.0, escape(x_label));
-    let _ = write!(svg, r#"<text x="12" y="{}" transform="rotate(-90 12 {0})" text-anchor="middle">{}</text>"#, HEIGHT / 2.0, escape(y_label));
+    let _ = write!(
+        svg,
+        r#"<text x="{end}" y="{}" text-anchor="end">{x_high:.0} {}</text>"#,
+        HEIGHT - 10.0,
+        escape(x_label)
+    );
+    let _ = write!(
+        svg,
+        r#"<text x="12" y="{}" transform="rotate(-90 12 {0})" text-anchor="middle">{}</text>"#,
+        HEIGHT / 2.0,
+        escape(y_label)
+    );
     svg.push_str("</svg>");
     svg
 }
 
 /// A time line of states (one band each) with marks above: what happened when.
-pub(super) fn timeline(title: &str, total_ms: u64, states: &[(u64, u64, String)], marks: &[(u64, String, bool)]) -> String {
+pub(super) fn timeline(
+    title: &str,
+    total_ms: u64,
+    states: &[(u64, u64, String)],
+    marks: &[(u64, String, bool)],
+) -> String {
     let total = total_ms.max(1) as f64;
     let x = |at: u64| LEFT + at as f64 / total * (WIDTH - LEFT - RIGHT);
     let mut svg = open(title);

@@ -32,7 +32,11 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
             bench.progress(STAGE, row, sample.types.len());
         }
     }
-    findings.check(asked >= 5_000 && wrong == 0, "every answer is the known truth", format!("{wrong} of {asked} wrong"));
+    findings.check(
+        asked >= 5_000 && wrong == 0,
+        "every answer is the known truth",
+        format!("{wrong} of {asked} wrong"),
+    );
     let mut misplaced = 0;
     for mutant in &sample.mutants {
         match guard.check_conformance(&mutant.ty, &mutant.protocol)? {
@@ -56,9 +60,8 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
 /// Definitions that contradict themselves are refused by name; ones that explode run out of fuel; the guard goes on.
 fn hostile(bench: &Bench, findings: &mut Findings) -> Result<(), Trouble> {
     bench.fault(STAGE, "definitions that hang a checker")?;
-    let cyclic: Definitions = serde_json::from_str(
-        r#"{"protocols": {"A": {"extends": ["B"]}, "B": {"extends": ["A"]}}, "types": {}}"#,
-    )?;
+    let cyclic: Definitions =
+        serde_json::from_str(r#"{"protocols": {"A": {"extends": ["B"]}, "B": {"extends": ["A"]}}, "types": {}}"#)?;
     let refused = Checker::new(&cyclic).err().map(|error| error.to_string()).unwrap_or_default();
     findings.check(
         refused.contains('A') && refused.contains('B'),
@@ -72,7 +75,11 @@ fn hostile(bench: &Bench, findings: &mut Findings) -> Result<(), Trouble> {
     )?;
     let begun = Instant::now();
     let verdict = Checker::new(&growing)?.check_conformance("Left[int]", "Grow[int]")?;
-    findings.check(true, "a type that grows for ever gets an answer", format!("{verdict:?}").chars().take(60).collect::<String>());
+    findings.check(
+        true,
+        "a type that grows for ever gets an answer",
+        format!("{verdict:?}").chars().take(60).collect::<String>(),
+    );
     findings.figure("answer on a type that grows for ever", format!("{:.1} ms", begun.elapsed().as_secs_f64() * 1e3));
     let after = bench.toolchain.protocol().ok_or("no protocol guard")?;
     let still = after.check_conformance(&bench.sample.types[0], &bench.sample.protocols[0]).is_ok();

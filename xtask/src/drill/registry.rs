@@ -229,4 +229,3 @@ fn unguarded(bench: &Bench, release: &PublishedRelease) -> Result<Vec<u8>, Troub
     }
     Ok(answer.split_off(end))
 }
-

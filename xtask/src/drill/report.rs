@@ -88,7 +88,8 @@ pub(super) fn json(story: &Story) -> String {
         "figures": figures,
         "troubles": story.troubles,
     });
-    serde_json::to_string_pretty(&value).unwrap_or_else(|error| json!({ "passed": false, "troubles": [error.to_string()] }).to_string())
+    serde_json::to_string_pretty(&value)
+        .unwrap_or_else(|error| json!({ "passed": false, "troubles": [error.to_string()] }).to_string())
 }
 
 /// The result as a page that stands alone.
@@ -118,7 +119,9 @@ pub(super) fn html(story: &Story) -> String {
     for (area, about) in AREAS {
         section(&mut page, story, area, about);
     }
-    page.push_str("<h2>In the audit log</h2><div class=\"wide\"><table><tr><th>event</th><th class=\"n\">records</th></tr>");
+    page.push_str(
+        "<h2>In the audit log</h2><div class=\"wide\"><table><tr><th>event</th><th class=\"n\">records</th></tr>",
+    );
     for (event, count) in &story.audit_counts {
         let _ = write!(page, "<tr><td>{}</td><td class=\"n\">{count}</td></tr>", escape(event));
     }
@@ -141,7 +144,8 @@ fn health(story: &Story) -> String {
     if let Some((at, stage, ..)) = story.killed {
         marks.push((at, format!("kill -9 of the guarded process in `{}`", stage.as_str()), true));
     }
-    let mut html = format!("<figure>{}", timeline("Health over time, with the faults injected", total, &states, &marks));
+    let mut html =
+        format!("<figure>{}", timeline("Health over time, with the faults injected", total, &states, &marks));
     html.push_str(
         "<figcaption>Overall health over time: <span class=\"key healthy\">healthy</span> \
          <span class=\"key degraded\">degraded</span> <span class=\"key unhealthy\">unhealthy</span> \
@@ -151,7 +155,8 @@ fn health(story: &Story) -> String {
 }
 
 fn section(page: &mut String, story: &Story, area: &str, about: &str) {
-    let mark = if is_well(story, area) { "<span class=\"ok\">ok</span>" } else { "<span class=\"failed\">FAILED</span>" };
+    let mark =
+        if is_well(story, area) { "<span class=\"ok\">ok</span>" } else { "<span class=\"failed\">FAILED</span>" };
     let _ = write!(page, "<section><h2>{} {mark}</h2><p>{}</p>", escape(area), escape(about));
     page.push_str("<div class=\"wide\"><table><tr><th></th><th>must be so</th><th>found</th></tr>");
     for check in of(story, area) {
@@ -179,7 +184,12 @@ fn section(page: &mut String, story: &Story, area: &str, about: &str) {
                 "row_us" => ("Time for one type against all protocols", "types", "µs"),
                 other => (other, "", ""),
             };
-            let _ = write!(page, "<figure>{}<figcaption>{}</figcaption></figure>", scatter(title, x, y, points), escape(title));
+            let _ = write!(
+                page,
+                "<figure>{}<figcaption>{}</figcaption></figure>",
+                scatter(title, x, y, points),
+                escape(title)
+            );
         }
     }
     page.push_str("</section>");

@@ -133,7 +133,8 @@ pub(super) fn run(mut orders: Orders, interrupt: &Interrupt) -> Result<Story, St
                 orders.skip = story.stages.keys().copied().collect();
             }
             End::Over(how, as_told) => {
-                let check = Check::new(as_told, "the process ends when it is told to, with the code of its report", how);
+                let check =
+                    Check::new(as_told, "the process ends when it is told to, with the code of its report", how);
                 story.outside.entry("shutdown").or_default().push(check);
                 break;
             }
