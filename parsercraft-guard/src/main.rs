@@ -8,6 +8,7 @@ mod cli;
 use std::io;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// Guards for language tooling: parsers, type checkers and language servers that survive what they are fed.
@@ -40,7 +41,16 @@ fn main() -> ExitCode {
     #[cfg(feature = "ast")]
     parsercraft_guard::ast::worker::run_if_requested();
     tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing::Level::WARN).init();
-    let done = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("{}", in_one_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+        // Help and the version, which clap prints, on stdout and with 0 when they were asked for.
+        Err(help) => help.exit(),
+    };
+    let done = match cli.command {
         #[cfg(feature = "ast")]
         Command::Ast(args) => cli::ast::run(&args),
         Command::Audit(verb) => cli::audit::run(&verb),
@@ -56,4 +66,12 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What is wrong with the arguments, without the page about all that is right.
+fn in_one_line(usage_error: &str) -> String {
+    let what = usage_error.split("\n\nUsage:").next().unwrap_or_default();
+    let what = what.split("\n\nFor more information").next().unwrap_or_default();
+    let words: Vec<&str> = what.split_whitespace().collect();
+    format!("{}; see --help", words.join(" "))
 }

@@ -1,9 +1,12 @@
 //! The facade: policies, audit log, health, recovery and shutdown wired once, and the guards built upon them.
-//! Every policy has its well-known name, every event reaches the audit log, every breaker has a health check. It adds no
-//! behaviour of its own: whatever it does can be done with the crates it wires.
+//! Every policy has its well-known name, every event reaches the audit log, every breaker that exists when it is built
+//! has a health check. It adds no behaviour of its own: whatever it does can be done with the crates it wires.
 
 mod builder;
+#[cfg(any(feature = "ast", feature = "registry"))]
 mod checks;
+#[cfg(feature = "lsp")]
+mod servers;
 
 pub use builder::{ToolchainBuilder, ToolchainError};
 
@@ -12,7 +15,7 @@ use std::sync::Arc;
 
 use resilience_audit::{AuditEvent, AuditLog, Status};
 use resilience_core::{Classify, Clock, ErrorContext, Observers, Registry, Severity};
-use resilience_health::recovery::{Recovery, RecoveryRecord};
+use resilience_health::recovery::{How, Recovery, RecoveryRecord};
 use resilience_health::shutdown::{HandlerOutcome, Shutdown, ShutdownEvent};
 use resilience_health::{HealthMonitor, Status as Health, Transition};
 
@@ -49,7 +52,7 @@ struct Parts {
     #[cfg(feature = "registry")]
     registry: Option<crate::registry::RegistryGuard>,
     #[cfg(feature = "lsp")]
-    servers: checks::Servers,
+    servers: servers::Servers,
 }
 
 impl fmt::Debug for Toolchain {
@@ -94,7 +97,7 @@ impl Toolchain {
         &self.0.recovery
     }
 
-    /// The ordered shutdown. It closes the guards and makes the audit log durable last.
+    /// The ordered shutdown. It stops the language servers, and makes the audit log durable last.
     pub fn shutdown(&self) -> &Shutdown {
         &self.0.shutdown
     }
@@ -117,21 +120,19 @@ impl Toolchain {
     }
 
     /// Starts a guarded language server for the editor at the other end of `editor`: its events are audited, its state
-    /// is part of the health, and it is stopped at shutdown.
+    /// is part of the health, and it is stopped at shutdown. Its requests count against the limiter `lsp_requests`, which
+    /// all servers share, unless `config` brings another; other rates are set with [`ToolchainBuilder::policies`].
     ///
     /// # Errors
-    /// As [`Supervisor::start`](crate::lsp::Supervisor::start).
+    /// As [`Supervisor::start`](crate::lsp::Supervisor::start); and when the toolchain has been shut down.
     #[cfg(feature = "lsp")]
     pub fn guard_server(
         &self,
-        mut config: crate::lsp::LspConfig,
+        config: crate::lsp::LspConfig,
         command: crate::lsp::ServerCommand,
         editor: crate::lsp::EditorStreams,
     ) -> Result<crate::lsp::Supervisor, crate::lsp::LspError> {
-        config.observers = self.observers().clone();
-        let supervisor = crate::lsp::Supervisor::start(config, command, editor)?;
-        self.0.servers.add(supervisor.clone());
-        Ok(supervisor)
+        self.0.servers.start(&self.0.policies, config, command, editor)
     }
 
     /// Handles an error that happened in `component` while doing `operation`: classified, counted, audited.
@@ -181,6 +182,18 @@ fn audit_recovery(log: &AuditLog, record: &RecoveryRecord) {
     log.offer(
         AuditEvent::new("recovery", record.strategy.as_str(), record.operation.to_string())
             .status(if record.how.is_some() { Status::Success } else { Status::Failure })
+            .detail("how", how(record.how))
             .detail("message", record.message.clone()),
     );
+}
+
+fn how(how: Option<How>) -> &'static str {
+    match how {
+        None => "not at all",
+        Some(How::FirstTry) => "first_try",
+        Some(How::Retried { .. }) => "retried",
+        Some(How::Fallback) => "fallback",
+        Some(How::Degraded) => "degraded",
+        Some(_) => "otherwise",
+    }
 }

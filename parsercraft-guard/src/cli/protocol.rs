@@ -1,5 +1,6 @@
 //! `parsercraft-guard protocol`: does a type conform to a protocol, and why not?
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -19,7 +20,7 @@ pub(crate) struct Args {
     protocol: String,
 }
 
-/// 0 when it conforms, 1 when it does not.
+/// 0 when it conforms, 1 when it does not or that could not be decided.
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let path = args.definitions.display();
     let text = std::fs::read_to_string(&args.definitions).map_err(|error| format!("cannot read {path}: {error}"))?;
@@ -30,10 +31,12 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     };
     let guard = ProtocolGuard::builder(Checker::new(&definitions)?).build()?;
     let verdict = guard.check_conformance(&args.ty, &args.protocol)?;
+    let (ty, protocol) = (&args.ty, &args.protocol);
+    let mut out = std::io::stdout().lock();
     match &verdict {
-        Verdict::Conforms => println!("{} conforms to {}", args.ty, args.protocol),
-        Verdict::Violates(violation) => println!("{} does not conform to {}: {violation}", args.ty, args.protocol),
-        Verdict::OutOfFuel(limit) => println!("not decided: {limit}"),
+        Verdict::Conforms => writeln!(out, "{ty} conforms to {protocol}")?,
+        Verdict::Violates(violation) => writeln!(out, "{ty} does not conform to {protocol}: {violation}")?,
+        Verdict::OutOfFuel(limit) => writeln!(out, "not decided: {limit}")?,
     }
     Ok(u8::from(!verdict.conforms()))
 }

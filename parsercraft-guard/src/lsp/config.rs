@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use resilience_core::{ConfigError, Observers};
+use resilience_core::{CircuitBreaker, ConfigError, Observers, RateLimiter};
 
 use super::frame::FrameLimits;
 use crate::defaults::{LSP_REQUESTS_PER, LSP_REQUESTS_PERMITS};
@@ -171,6 +171,12 @@ pub struct RequestLimits {
     pub breaker_failures: u32,
     /// How long the breaker stays open before one request probes the server. Default 10 s.
     pub breaker_open_for: Duration,
+    /// A limiter to count requests against, which other servers may share; `rate`, `per` and `burst` have no effect
+    /// then. Default none: one of the server's own.
+    pub limiter: Option<RateLimiter>,
+    /// The breaker to use; `breaker_failures` and `breaker_open_for` have no effect then. It is reset when a new process
+    /// takes the server's place, so it should be this server's alone. Default none: one that only the guard knows.
+    pub breaker: Option<CircuitBreaker>,
 }
 
 impl Default for RequestLimits {
@@ -183,6 +189,8 @@ impl Default for RequestLimits {
             max_waiting_bytes: 16 << 20,
             breaker_failures: 5,
             breaker_open_for: Duration::from_secs(10),
+            limiter: None,
+            breaker: None,
         }
     }
 }

@@ -19,18 +19,19 @@ pub(crate) struct Pass(Permit<'static>);
 
 impl Gate {
     pub(crate) fn new(limits: &RequestLimits, observers: &Observers, clock: &Clock) -> Result<Self, ConfigError> {
-        let limiter = RateLimiter::builder(LSP_REQUESTS)
-            .rate(limits.rate, limits.per)
-            .burst(limits.burst)
-            .clock(clock.clone())
-            .observers(observers.clone())
-            .build()?;
-        let breaker = CircuitBreaker::builder("lsp_server")
-            .consecutive_failures(limits.breaker_failures)
-            .open_for(limits.breaker_open_for)
-            .clock(clock.clone())
-            .observers(observers.clone())
-            .build()?;
+        let limiter = match &limits.limiter {
+            Some(limiter) => limiter.clone(),
+            None => RateLimiter::builder(LSP_REQUESTS)
+                .rate(limits.rate, limits.per)
+                .burst(limits.burst)
+                .clock(clock.clone())
+                .observers(observers.clone())
+                .build()?,
+        };
+        let breaker = match &limits.breaker {
+            Some(breaker) => breaker.clone(),
+            None => server_breaker(limits, observers, clock)?,
+        };
         Ok(Self { limiter, breaker })
     }
 
@@ -48,6 +49,20 @@ impl Gate {
     pub(crate) fn server_is_new(&self) {
         self.breaker.reset();
     }
+}
+
+/// The breaker `lsp_server` as `limits` describe it.
+pub(crate) fn server_breaker(
+    limits: &RequestLimits,
+    observers: &Observers,
+    clock: &Clock,
+) -> Result<CircuitBreaker, ConfigError> {
+    CircuitBreaker::builder("lsp_server")
+        .consecutive_failures(limits.breaker_failures)
+        .open_for(limits.breaker_open_for)
+        .clock(clock.clone())
+        .observers(observers.clone())
+        .build()
 }
 
 impl Pass {

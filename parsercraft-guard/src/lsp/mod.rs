@@ -27,6 +27,7 @@ pub use document::{Document, DocumentError, Documents, Position, PositionEncodin
 pub use error::LspError;
 pub use fallback::Cause;
 pub use frame::{Frame, FrameDecoder, FrameError, FrameLimits};
+pub(crate) use gate::server_breaker;
 pub use message::{Kind, Message, MessageError, RequestId, code};
 pub use process::ServerCommand;
 pub use session::{Action, Notice, Session};

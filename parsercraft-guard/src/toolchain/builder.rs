@@ -1,18 +1,23 @@
 //! How a toolchain is put together: policies by their well-known names, then guards, then what watches over them.
 //! Nothing here runs after the toolchain is built.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use resilience_audit::{AuditLog, AuditObserver, OpenError};
 use resilience_core::event::TracingObserver;
-use resilience_core::{Clock, ConfigError, Observer, Observers, Registry};
+use resilience_core::{CircuitBreaker, Clock, ConfigError, Observer, Observers, Registry};
 use resilience_health::recovery::{Recovery, RecoveryPlan};
 use resilience_health::shutdown::{Budgets, Handler, Shutdown, ShutdownError};
 use resilience_health::{BreakerCheck, BuildError, CheckSpec, HealthMonitor};
 
-use super::{Parts, Toolchain, audit_recovery, audit_shutdown, audit_transition, checks};
+#[cfg(any(feature = "ast", feature = "registry"))]
+use super::checks;
+#[cfg(feature = "lsp")]
+use super::servers::Servers;
+use super::{Parts, Toolchain, audit_recovery, audit_shutdown, audit_transition};
 use crate::defaults;
 use crate::protocol::{Checker, ProtocolGuard};
 
@@ -45,7 +50,7 @@ pub struct ToolchainBuilder {
     clock: Clock,
     observers: Observers,
     audit: Audit,
-    policies: Option<MakePolicies>,
+    policies: Vec<MakePolicies>,
     protocols: Option<Checker>,
     #[cfg(feature = "ast")]
     ast: Option<AstParts>,
@@ -157,7 +162,8 @@ impl ToolchainBuilder {
         self
     }
 
-    /// Makes policies with settings of your own: guards take a policy that exists by its name and make the others.
+    /// Makes policies with settings of your own: guards take a policy that exists by its name and make the others. Of two
+    /// that make the same one, the first wins.
     ///
     /// ```
     /// use std::time::Duration;
@@ -173,7 +179,7 @@ impl ToolchainBuilder {
     /// # Ok::<(), parsercraft_guard::ToolchainError>(())
     /// ```
     pub fn policies(mut self, make: impl FnOnce(&Registry) -> Result<(), ConfigError> + 'static) -> Self {
-        self.policies = Some(Box::new(make));
+        self.policies.push(Box::new(make));
         self
     }
 
@@ -213,119 +219,29 @@ impl ToolchainBuilder {
         };
         let observers =
             self.observers.with(Arc::new(AuditObserver::new(audit.clone()))).with(Arc::new(TracingObserver));
-        let policies = Registry::new(self.clock.clone(), observers.clone());
-        if let Some(make) = self.policies {
+        let policies = Registry::new(self.clock.clone(), observers);
+        for make in self.policies {
             make(&policies)?;
         }
         let interval = self.check_interval.unwrap_or(Duration::from_secs(10));
-        let mut checks: Vec<CheckSpec> = self.checks;
-
-        let protocol_check = policies.breaker(defaults::PROTOCOL_CHECK, |builder| {
-            builder
-                .consecutive_failures(defaults::PROTOCOL_CHECK_FAILURES)
-                .open_for(defaults::PROTOCOL_CHECK_OPEN_FOR)
-                .half_open_successes(defaults::PROTOCOL_CHECK_PROBES)
-        })?;
-        let protocol = match self.protocols {
-            None => None,
-            Some(checker) => {
-                checks.push(breaker_check(&protocol_check, interval));
-                let guard = ProtocolGuard::builder(checker).breaker(protocol_check.clone());
-                Some(guard.clock(self.clock.clone()).observers(observers.clone()).build()?)
-            }
-        };
-
+        let mut wiring = Wiring { policies: &policies, interval, breakers: BTreeMap::new(), checks: self.checks };
+        let protocol = self.protocols.map(|checker| wiring.protocol(checker)).transpose()?;
         #[cfg(feature = "ast")]
-        let ast = match self.ast {
-            None => None,
-            Some(AstParts { languages, isolation, adjust }) => {
-                let breaker = policies.breaker(defaults::AST_CODEGEN, |builder| {
-                    builder
-                        .consecutive_failures(defaults::AST_CODEGEN_FAILURES)
-                        .open_for(defaults::AST_CODEGEN_OPEN_FOR)
-                        .half_open_successes(defaults::AST_CODEGEN_PROBES)
-                })?;
-                let limiter = policies.limiter(defaults::AST_ANALYSIS, |builder| {
-                    builder
-                        .rate(defaults::AST_ANALYSIS_PERMITS, defaults::AST_ANALYSIS_PER)
-                        .burst(defaults::AST_ANALYSIS_PERMITS)
-                })?;
-                let builder = crate::ast::AstGuard::builder(languages, isolation)
-                    .breaker(breaker)
-                    .limiter(limiter)
-                    .clock(self.clock.clone())
-                    .observers(observers.clone());
-                let guard = adjust(builder).build()?;
-                checks.push(breaker_check(guard.breaker(), interval));
-                checks.push(checks::ast(&guard, interval));
-                Some(guard)
-            }
-        };
-
+        let ast = self.ast.map(|parts| wiring.ast(parts)).transpose()?;
         #[cfg(feature = "registry")]
-        let registry = match self.registry {
-            None => None,
-            Some(RegistryParts { builder, runtime, adjust }) => {
-                let breaker = policies.breaker(defaults::REGISTRY_FETCH, |builder| {
-                    builder
-                        .consecutive_failures(defaults::REGISTRY_FETCH_FAILURES)
-                        .open_for(defaults::REGISTRY_FETCH_OPEN_FOR)
-                        .half_open_successes(defaults::REGISTRY_FETCH_PROBES)
-                })?;
-                let limiter = policies.limiter(defaults::REGISTRY_QUERY, |builder| {
-                    builder
-                        .rate(defaults::REGISTRY_QUERY_PERMITS, defaults::REGISTRY_QUERY_PER)
-                        .burst(defaults::REGISTRY_QUERY_PERMITS)
-                })?;
-                let builder = builder
-                    .breaker(breaker)
-                    .limiter(limiter)
-                    .clock(self.clock.clone())
-                    .observers(observers.clone());
-                let guard = adjust(builder).build()?;
-                checks.push(breaker_check(guard.breaker(), interval));
-                checks.push(checks::registry(&guard, runtime, interval));
-                Some(guard)
-            }
-        };
-
+        let registry = self.registry.map(|parts| wiring.registry(parts)).transpose()?;
         #[cfg(feature = "lsp")]
-        let servers = {
-            let servers = checks::Servers::default();
-            checks.push(servers.check(interval));
-            servers
-        };
+        let servers = wiring.servers()?;
+        let recovery = recovery_plans(&policies, &audit)?;
 
         let health_log = audit.clone();
         let mut monitor = HealthMonitor::builder()
             .clock(self.clock.clone())
             .on_transition(move |transition| audit_transition(&health_log, transition));
-        for check in checks {
+        for check in wiring.all_checks()? {
             monitor = monitor.check(check);
         }
         let health = monitor.build()?;
-
-        let recovery_log = audit.clone();
-        let recovery = Recovery::builder()
-            .clock(self.clock.clone())
-            .observers(observers)
-            .plan(
-                RecoveryPlan::retry_with(
-                    defaults::FETCH_PACKAGE,
-                    defaults::FETCH_PACKAGE_ATTEMPTS,
-                    Duration::from_millis(100),
-                )
-                .timeout(defaults::FETCH_PACKAGE_TIME_LIMIT),
-            )
-            .plan(
-                RecoveryPlan::circuit_break(defaults::CHECK_PROTOCOL, protocol_check)
-                    .timeout(defaults::CHECK_PROTOCOL_TIME_LIMIT),
-            )
-            .plan(
-                RecoveryPlan::graceful_degrade(defaults::LSP_OPERATION).timeout(defaults::LSP_OPERATION_TIME_LIMIT),
-            )
-            .on_record(move |record| audit_recovery(&recovery_log, record))
-            .build()?;
 
         let (shutdown_log, flushed) = (audit.clone(), audit.clone());
         let mut shutdown = Shutdown::builder()
@@ -363,7 +279,123 @@ impl ToolchainBuilder {
     }
 }
 
-/// Every breaker has a check of its name: open means degraded.
-fn breaker_check(breaker: &resilience_core::CircuitBreaker, interval: Duration) -> CheckSpec {
-    CheckSpec::readiness(format!("breaker {}", breaker.name()), BreakerCheck::new(breaker.clone())).interval(interval)
+/// What the guards are wired with.
+struct Wiring<'a> {
+    policies: &'a Registry,
+    interval: Duration,
+    /// Those that guards really use, by name: they may have been given others than the registry's.
+    breakers: BTreeMap<String, CircuitBreaker>,
+    checks: Vec<CheckSpec>,
+}
+
+impl Wiring<'_> {
+    fn uses(&mut self, breaker: &CircuitBreaker) {
+        self.breakers.insert(breaker.name().to_owned(), breaker.clone());
+    }
+
+    /// All checks: the guards', the caller's, and one for every breaker, whose being open means degraded.
+    fn all_checks(mut self) -> Result<Vec<CheckSpec>, ConfigError> {
+        for name in self.policies.snapshot().breakers.into_keys() {
+            if !self.breakers.contains_key(&name) {
+                let breaker = self.policies.breaker(&name, |builder| builder)?;
+                self.breakers.insert(name, breaker);
+            }
+        }
+        for (name, breaker) in self.breakers {
+            let check = CheckSpec::readiness(format!("breaker {name}"), BreakerCheck::new(breaker));
+            self.checks.push(check.interval(self.interval));
+        }
+        Ok(self.checks)
+    }
+
+    fn protocol(&mut self, checker: Checker) -> Result<ProtocolGuard, ToolchainError> {
+        let breaker = protocol_check(self.policies)?;
+        self.uses(&breaker);
+        let builder = ProtocolGuard::builder(checker).breaker(breaker);
+        Ok(builder.clock(self.policies.clock().clone()).observers(self.policies.observers().clone()).build()?)
+    }
+
+    #[cfg(feature = "ast")]
+    fn ast(&mut self, parts: AstParts) -> Result<crate::ast::AstGuard, ToolchainError> {
+        let breaker = self.policies.breaker(defaults::AST_CODEGEN, |builder| {
+            builder
+                .consecutive_failures(defaults::AST_CODEGEN_FAILURES)
+                .open_for(defaults::AST_CODEGEN_OPEN_FOR)
+                .half_open_successes(defaults::AST_CODEGEN_PROBES)
+        })?;
+        let limiter = self.policies.limiter(defaults::AST_ANALYSIS, |builder| {
+            let permits = defaults::AST_ANALYSIS_PERMITS;
+            builder.rate(permits, defaults::AST_ANALYSIS_PER).burst(permits)
+        })?;
+        let builder = crate::ast::AstGuard::builder(parts.languages, parts.isolation)
+            .breaker(breaker)
+            .limiter(limiter)
+            .clock(self.policies.clock().clone())
+            .observers(self.policies.observers().clone());
+        let guard = (parts.adjust)(builder).build()?;
+        self.uses(guard.breaker());
+        self.checks.push(checks::ast(&guard, self.interval));
+        Ok(guard)
+    }
+
+    #[cfg(feature = "registry")]
+    fn registry(&mut self, parts: RegistryParts) -> Result<crate::registry::RegistryGuard, ToolchainError> {
+        let breaker = self.policies.breaker(defaults::REGISTRY_FETCH, |builder| {
+            builder
+                .consecutive_failures(defaults::REGISTRY_FETCH_FAILURES)
+                .open_for(defaults::REGISTRY_FETCH_OPEN_FOR)
+                .half_open_successes(defaults::REGISTRY_FETCH_PROBES)
+        })?;
+        let limiter = self.policies.limiter(defaults::REGISTRY_QUERY, |builder| {
+            let permits = defaults::REGISTRY_QUERY_PERMITS;
+            builder.rate(permits, defaults::REGISTRY_QUERY_PER).burst(permits)
+        })?;
+        let builder = parts
+            .builder
+            .breaker(breaker)
+            .limiter(limiter)
+            .clock(self.policies.clock().clone())
+            .observers(self.policies.observers().clone());
+        let guard = (parts.adjust)(builder).build()?;
+        self.uses(guard.breaker());
+        self.checks.push(checks::registry(&guard, parts.runtime, self.interval));
+        Ok(guard)
+    }
+
+    #[cfg(feature = "lsp")]
+    fn servers(&mut self) -> Result<Servers, ConfigError> {
+        let limiter = self.policies.limiter(defaults::LSP_REQUESTS, |builder| {
+            let permits = defaults::LSP_REQUESTS_PERMITS;
+            builder.rate(permits, defaults::LSP_REQUESTS_PER).burst(permits)
+        })?;
+        let servers = Servers::new(limiter);
+        self.checks.push(servers.check(self.interval));
+        Ok(servers)
+    }
+}
+
+fn protocol_check(policies: &Registry) -> Result<CircuitBreaker, ConfigError> {
+    policies.breaker(defaults::PROTOCOL_CHECK, |builder| {
+        builder
+            .consecutive_failures(defaults::PROTOCOL_CHECK_FAILURES)
+            .open_for(defaults::PROTOCOL_CHECK_OPEN_FOR)
+            .half_open_successes(defaults::PROTOCOL_CHECK_PROBES)
+    })
+}
+
+fn recovery_plans(policies: &Registry, audit: &AuditLog) -> Result<Recovery, ConfigError> {
+    let log = audit.clone();
+    let (attempts, pause) = (defaults::FETCH_PACKAGE_ATTEMPTS, Duration::from_millis(100));
+    let plans = [
+        RecoveryPlan::retry_with(defaults::FETCH_PACKAGE, attempts, pause).timeout(defaults::FETCH_PACKAGE_TIME_LIMIT),
+        RecoveryPlan::circuit_break(defaults::CHECK_PROTOCOL, protocol_check(policies)?)
+            .timeout(defaults::CHECK_PROTOCOL_TIME_LIMIT),
+        RecoveryPlan::graceful_degrade(defaults::LSP_OPERATION).timeout(defaults::LSP_OPERATION_TIME_LIMIT),
+    ];
+    let builder = Recovery::builder().clock(policies.clock().clone()).observers(policies.observers().clone());
+    plans
+        .into_iter()
+        .fold(builder, resilience_health::recovery::RecoveryBuilder::plan)
+        .on_record(move |record| audit_recovery(&log, record))
+        .build()
 }

@@ -1,32 +1,39 @@
-//! The toolchain's own health checks: each exercises the real thing behind a guard, past the guard's limiter and cache.
+//! The toolchain's own health checks: each exercises the real thing behind a guard.
 //! A check reports; it restarts nothing and opens nothing.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
-use resilience_health::{CheckResult, CheckSpec, Criticality};
+use resilience_health::{CheckResult, CheckSpec, Status};
 
-/// Parses a small source of every language.
+/// The longest a parser or a registry may take to answer a check.
+const PROBE_LIMIT: Duration = Duration::from_secs(15);
+
+/// Parses an empty source of every language where parsers run, past the guard's policies and memories.
 #[cfg(feature = "ast")]
 pub(super) fn ast(guard: &crate::ast::AstGuard, interval: Duration) -> CheckSpec {
-    use crate::ast::{AstError, Operation};
+    use crate::ast::{AstError, Fault, Operation};
 
     let guard = guard.clone();
     let check = move || {
-        let mut result = CheckResult::healthy("parsers answer");
-        for language in guard.languages().names() {
-            // An empty source may be refused by a grammar; what counts is that the parser came to an answer.
-            let answer = guard.probe(Operation::Parse, language, "");
-            match answer {
-                Ok(_) | Err(AstError::Refused(_) | AstError::Limit(_)) => {}
-                Err(error) => result = CheckResult::unhealthy(format!("{language}: {error}")),
+        let languages: Vec<&str> = guard.languages().names().collect();
+        let whole = CheckResult::healthy(format!("parsers that answer: {}", languages.join(", ")));
+        languages.into_iter().fold(whole, |whole, language| {
+            match guard.probe(Operation::Parse, language, "") {
+                // A grammar may refuse an empty source; what counts is that the parser came to an answer.
+                Ok(_) | Err(AstError::Refused(_) | AstError::Limit(_)) => whole,
+                Err(AstError::Fault(busy @ Fault::Busy { .. })) => {
+                    whole.sub_check(language, Status::Degraded, busy.to_string())
+                }
+                Err(error) => whole.sub_check(language, Status::Unhealthy, error.to_string()),
             }
-        }
-        result
+        })
     };
-    CheckSpec::readiness("ast", check).criticality(Criticality::Important).interval(interval).timeout(probe_limit())
+    CheckSpec::readiness("ast", check).interval(interval).timeout(PROBE_LIMIT)
 }
 
-/// Asks the registry for its configuration.
+/// Asks the registry for its configuration, as every request does it: through limiter and breaker, so that a check is
+/// also what tries a registry again that nobody else asks.
 #[cfg(feature = "registry")]
 pub(super) fn registry(
     guard: &crate::registry::RegistryGuard,
@@ -34,64 +41,22 @@ pub(super) fn registry(
     interval: Duration,
 ) -> CheckSpec {
     let guard = guard.clone();
-    let check = move || match runtime.block_on(guard.probe()) {
-        Ok(served) if served.is_stale() => CheckResult::degraded(served.to_string()),
-        Ok(_) => CheckResult::healthy("the registry answers"),
-        Err(error) => CheckResult::unhealthy(error.to_string()),
-    };
-    CheckSpec::readiness("registry", check)
-        .criticality(Criticality::Important)
-        .interval(interval)
-        .timeout(probe_limit())
-}
-
-#[cfg(any(feature = "ast", feature = "registry"))]
-fn probe_limit() -> Duration {
-    Duration::from_secs(15)
-}
-
-/// The guarded language servers of this process.
-#[cfg(feature = "lsp")]
-#[derive(Debug, Clone, Default)]
-pub(super) struct Servers(std::sync::Arc<std::sync::Mutex<Vec<crate::lsp::Supervisor>>>);
-
-#[cfg(feature = "lsp")]
-impl Servers {
-    fn running(&self) -> Vec<crate::lsp::Supervisor> {
-        let mut servers = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        servers.retain(|server| server.stats().state != crate::lsp::LspState::Stopped);
-        servers.clone()
-    }
-
-    pub(super) fn add(&self, server: crate::lsp::Supervisor) {
-        // Forgets the ended ones, so that a long life of many sessions does not grow the list.
-        drop(self.running());
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(server);
-    }
-
-    /// Ends every session and waits until the servers are gone.
-    pub(super) fn stop(&self) -> Result<(), crate::lsp::LspError> {
-        let running = self.running();
-        running.iter().for_each(crate::lsp::Supervisor::stop);
-        running.iter().try_for_each(|server| server.wait().map(drop))
-    }
-
-    pub(super) fn check(&self, interval: Duration) -> CheckSpec {
-        use crate::lsp::LspState;
-
-        let servers = self.clone();
-        let check = move || {
-            let running = servers.running();
-            let mut result = CheckResult::healthy(format!("{} guarded", running.len()));
-            for server in running {
-                let stats = server.stats();
-                if matches!(stats.state, LspState::Restarting | LspState::Degraded) {
-                    let why = stats.last_failure.unwrap_or_else(|| "no reason known".to_owned());
-                    result = CheckResult::degraded(format!("{}: {why}", stats.state.as_str()));
-                }
+    let check = move || {
+        let guard = guard.clone();
+        let (tell, told) = mpsc::sync_channel(1);
+        // Spawned and not blocked on: that works with every kind of runtime, and with one that has ended.
+        let asking = runtime.spawn(async move { tell.send(guard.probe().await) });
+        match told.recv_timeout(PROBE_LIMIT) {
+            Ok(Ok(served)) if served.is_stale() => CheckResult::degraded(served.to_string()),
+            Ok(Ok(_)) => CheckResult::healthy("the registry answers"),
+            Ok(Err(error)) => CheckResult::unhealthy(error.to_string()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                asking.abort();
+                CheckResult::unhealthy(format!("no answer within {PROBE_LIMIT:?}"))
             }
-            result
-        };
-        CheckSpec::readiness("language servers", check).criticality(Criticality::Important).interval(interval)
-    }
+            Err(mpsc::RecvTimeoutError::Disconnected) => CheckResult::unhealthy("the runtime has been shut down"),
+        }
+    };
+    // A little more than the check allows itself: its own words say more than a timeout.
+    CheckSpec::readiness("registry", check).interval(interval).timeout(PROBE_LIMIT + Duration::from_secs(1))
 }
