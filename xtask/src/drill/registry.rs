@@ -219,7 +219,7 @@ fn retry_after(
 fn unguarded(bench: &Bench, release: &PublishedRelease) -> Result<Vec<u8>, Trouble> {
     let mut stream = std::net::TcpStream::connect_timeout(&bench.registry.addr(), Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    let path = format!("/crates/{}/{}/download", release.name, release.version);
+    let path = format!("/dl/{}/{}/download", release.name, release.version);
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", bench.registry.addr())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

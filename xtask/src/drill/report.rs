@@ -208,7 +208,7 @@ h2 span{font-size:.9rem;margin-left:.4rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem}
 th{text-align:left;color:var(--dim);font-weight:600}
 td,th{padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
-td:first-child{white-space:nowrap}.n{text-align:right}
+td:first-child{white-space:nowrap}td:nth-child(2){min-width:16rem}.n{text-align:right}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.92rem;margin:.8rem 0}
 dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
 figure{margin:1rem 0}figcaption{color:var(--dim);font-size:.85rem}
