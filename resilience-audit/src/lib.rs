@@ -4,6 +4,7 @@
 mod acknowledge;
 mod codec;
 mod config;
+mod durable;
 mod error;
 mod event;
 mod export;

@@ -3,27 +3,25 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 use resilience_core::{Clock, ConfigError};
 
 use crate::acknowledge::{self, Acknowledged, Acknowledgement};
 use crate::config::{AuditLogBuilder, Backpressure, Limits};
+use crate::durable::{Durable, time_nanos};
 use crate::error::{AppendError, ClearError, OpenError, ReadError};
 use crate::event::AuditEvent;
+use crate::hash::{Anchor, Hash};
 use crate::memory::Ring;
-use crate::open::{self, OpenReport};
+use crate::open::OpenReport;
 use crate::query::Query;
 use crate::reader::{Reader, Records, last_of};
 use crate::record::{Kind, Record};
 use crate::redact::Redaction;
-use crate::storage::Storage;
 use crate::verify::{self, VerifyReport};
-use crate::writer::{self, Command, FAILING, Item, POISONED, Shared, WRITABLE, Writer};
+use crate::writer::Item;
 
 /// An audit log: in memory without a path, durable and tamper-evident with one.
 ///
@@ -42,18 +40,6 @@ struct Inner {
 enum Backend {
     Memory { ring: Ring, permit_clear: bool, handed_over: AtomicU64 },
     Durable(Durable),
-}
-
-struct Durable {
-    path: PathBuf,
-    storage: Arc<dyn Storage>,
-    report: OpenReport,
-    backpressure: Backpressure,
-    queue: usize,
-    shared: Arc<Shared>,
-    sender: Sender<Command>,
-    closing: Sender<()>,
-    thread: Mutex<Option<JoinHandle<Acknowledged>>>,
 }
 
 /// Whether a log takes events at the moment.
@@ -146,7 +132,7 @@ impl AuditLog {
     pub(crate) fn from_builder(settings: AuditLogBuilder) -> Result<Self, OpenError> {
         match settings.path.clone() {
             None => Ok(Self::memory(settings)),
-            Some(path) => Self::durable(settings, path),
+            Some(path) => Self::durable(&settings, path),
         }
     }
 
@@ -156,42 +142,10 @@ impl AuditLog {
         Self(Arc::new(Inner { limits, redaction, clock, backend }))
     }
 
-    fn durable(settings: AuditLogBuilder, path: PathBuf) -> Result<Self, OpenError> {
-        let AuditLogBuilder {
-            queue,
-            group,
-            backpressure,
-            segment_bytes,
-            retry_every,
-            limits,
-            redaction,
-            clock,
-            storage,
-            ..
-        } = settings;
-        let now = (time_nanos(clock.wall()).unwrap_or(0), clock.now().as_nanos());
-        let (store, report) = open::open(&storage, &path, segment_bytes, now)?;
-        let shared = Arc::new(Shared::new(&store));
-        let (sender, receiver) = crossbeam_channel::bounded(queue);
-        let (closing, closing_receiver) = crossbeam_channel::bounded(1);
-        let writer = Writer {
-            store,
-            shared: Arc::clone(&shared),
-            receiver,
-            closing: closing_receiver,
-            redaction: redaction.clone(),
-            clock: clock.clone(),
-            group,
-            hold: queue,
-            retry_every,
-        };
-        let thread = std::thread::Builder::new()
-            .name("audit-writer".to_owned())
-            .spawn(move || writer::run(writer))
-            .map_err(OpenError::io("start the writer thread of", &path))?;
-        let thread = Mutex::new(Some(thread));
-        let durable = Durable { path, storage, report, backpressure, queue, shared, sender, closing, thread };
-        Ok(Self(Arc::new(Inner { limits, redaction, clock, backend: Backend::Durable(durable) })))
+    fn durable(settings: &AuditLogBuilder, path: PathBuf) -> Result<Self, OpenError> {
+        let (limits, redaction, clock) = (settings.limits, settings.redaction.clone(), settings.clock.clone());
+        let backend = Backend::Durable(Durable::open(settings, path)?);
+        Ok(Self(Arc::new(Inner { limits, redaction, clock, backend })))
     }
 
     /// Hands an event over. Returns at once (unless the policy is [`Backpressure::Block`]); the record is durable a
@@ -259,7 +213,7 @@ impl AuditLog {
     }
 
     /// Puts an item into the ring of a log in memory.
-    fn remember(&self, mut item: Item) -> crate::hash::Anchor {
+    fn remember(&self, mut item: Item) -> Anchor {
         item.event.normalise();
         for (key, value) in &mut item.event.details {
             self.0.redaction.apply(key, value);
@@ -280,22 +234,10 @@ impl AuditLog {
     pub fn flush(&self) -> Result<Acknowledgement, AppendError> {
         match &self.0.backend {
             Backend::Memory { ring, .. } => {
-                let anchor = crate::hash::Anchor { sequence: ring.counts().0, hash: crate::hash::Hash::ZERO };
+                let anchor = Anchor { sequence: ring.counts().0, hash: Hash::ZERO };
                 Ok(Acknowledgement::ready(Ok(anchor)))
             }
-            Backend::Durable(durable) => {
-                let state = durable.shared.state();
-                if state != WRITABLE {
-                    return Err(durable.refusal(state));
-                }
-                let (acknowledger, acknowledgement) = acknowledge::pair();
-                // A flush waits anyway, so waiting for room in the queue changes nothing for the caller.
-                durable
-                    .sender
-                    .send(Command::Flush(acknowledger))
-                    .map_err(|_| durable.refusal(durable.shared.state()))?;
-                Ok(acknowledgement)
-            }
+            Backend::Durable(durable) => durable.flush(),
         }
     }
 
@@ -434,89 +376,8 @@ impl AuditLog {
     /// When what was handed over could not be made durable.
     pub fn close(&self) -> Acknowledged {
         match &self.0.backend {
-            Backend::Memory { ring, .. } => {
-                Ok(crate::hash::Anchor { sequence: ring.counts().0, hash: crate::hash::Hash::ZERO })
-            }
+            Backend::Memory { ring, .. } => Ok(Anchor { sequence: ring.counts().0, hash: Hash::ZERO }),
             Backend::Durable(durable) => durable.close(),
-        }
-    }
-}
-
-impl Durable {
-    fn hand_over(&self, item: Item, policy: Backpressure) -> Result<(), AppendError> {
-        let durable = item.acknowledger.is_some();
-        let refuse = |error| {
-            self.shared.refused.fetch_add(1, Ordering::Relaxed);
-            Err(error)
-        };
-        let state = self.shared.state();
-        match (state, policy) {
-            (WRITABLE, _) => {}
-            (FAILING, Backpressure::FailOpen | Backpressure::Block(_)) if !durable => {}
-            (POISONED, Backpressure::FailOpen) => {
-                self.shared.count_dropped();
-                return Ok(());
-            }
-            _ => return refuse(self.refusal(state)),
-        }
-        // Counted before it is sent, so that the writer's numbers never run ahead of the callers'.
-        self.shared.handed_over.fetch_add(1, Ordering::Relaxed);
-        let command = Command::Append(item);
-        let (sent, waited) = match policy {
-            Backpressure::Block(max) => {
-                let sent = self
-                    .sender
-                    .send_timeout(command, max)
-                    .map_err(|error| matches!(error, SendTimeoutError::Timeout(_)));
-                (sent, max)
-            }
-            Backpressure::FailClosed | Backpressure::FailOpen => {
-                let sent = self.sender.try_send(command).map_err(|error| matches!(error, TrySendError::Full(_)));
-                (sent, Duration::ZERO)
-            }
-        };
-        let Err(full) = sent else { return Ok(()) };
-        self.shared.handed_over.fetch_sub(1, Ordering::Relaxed);
-        match policy {
-            Backpressure::FailOpen => {
-                self.shared.count_dropped();
-                Ok(())
-            }
-            _ if full => refuse(AppendError::Full { capacity: self.queue, waited }),
-            _ => refuse(self.refusal(self.shared.state())),
-        }
-    }
-
-    /// The error for a log found in this state, or whose writer takes nothing any more.
-    fn refusal(&self, state: u8) -> AppendError {
-        match state {
-            FAILING => AppendError::Unavailable { reason: self.shared.reason() },
-            POISONED => AppendError::Poisoned { reason: self.shared.reason() },
-            _ => AppendError::Closed,
-        }
-    }
-
-    fn close(&self) -> Acknowledged {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(thread) = thread.take() else {
-            return match self.shared.state() {
-                POISONED => Err(AppendError::Poisoned { reason: self.shared.reason() }),
-                _ => Ok(self.shared.end().1),
-            };
-        };
-        self.shared.close();
-        // The signal is for a writer that waits with a full hold; the command for one that listens. A writer that
-        // is gone already is no error here.
-        let _ = self.closing.try_send(());
-        let _ = self.sender.send(Command::Close);
-        thread.join().unwrap_or(Err(AppendError::Closed))
-    }
-}
-
-impl Drop for Durable {
-    fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, path = %self.path.display(), "audit log: closed with an error");
         }
     }
 }
@@ -524,18 +385,5 @@ impl Drop for Durable {
 impl fmt::Debug for AuditLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuditLog").field("path", &self.path()).field("state", &self.state()).finish_non_exhaustive()
-    }
-}
-
-/// Nanoseconds from 1970, the time as it is stored.
-pub(crate) fn time_nanos(time: SystemTime) -> Result<u64, AppendError> {
-    let out_of_range = |seconds_from_1970| AppendError::TimeOutOfRange { seconds_from_1970 };
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => u64::try_from(since.as_nanos()).map_err(|_| out_of_range(i128::from(since.as_secs()))),
-        // Rounded away from 1970, so that a time just before it does not read as 0.
-        Err(before) => {
-            let before = before.duration();
-            Err(out_of_range(-i128::from(before.as_secs()) - i128::from(before.subsec_nanos() > 0)))
-        }
     }
 }

@@ -10,10 +10,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use resilience_core::Clock;
 
 use crate::acknowledge::{Acknowledged, Acknowledger};
+use crate::durable::time_nanos;
 use crate::error::AppendError;
 use crate::event::AuditEvent;
 use crate::hash::Anchor;
-use crate::log::{LogState, time_nanos};
+use crate::log::LogState;
 use crate::record::Kind;
 use crate::redact::Redaction;
 use crate::store::{CommitError, Store};

@@ -44,10 +44,17 @@ pub(crate) enum Survives {
     HalfOfTheLast,
     /// Every other sector of the last write; zeros in between.
     EveryOtherSector,
+    /// All of the last write but its first sector: whole records behind a hole.
+    AllButTheFirstSector,
 }
 
-pub(crate) const SURVIVES: [Survives; 4] =
-    [Survives::Nothing, Survives::Everything, Survives::HalfOfTheLast, Survives::EveryOtherSector];
+pub(crate) const SURVIVES: [Survives; 5] = [
+    Survives::Nothing,
+    Survives::Everything,
+    Survives::HalfOfTheLast,
+    Survives::EveryOtherSector,
+    Survives::AllButTheFirstSector,
+];
 
 const SECTOR: usize = 64;
 
@@ -187,6 +194,13 @@ impl Disk {
                         && let Change::Write(_, bytes) = &mut dirty[last]
                     {
                         bytes.chunks_mut(SECTOR).step_by(2).for_each(|sector| sector.fill(0));
+                    }
+                }
+                Survives::AllButTheFirstSector => {
+                    if let Some(last) = last
+                        && let Change::Write(_, bytes) = &mut dirty[last]
+                    {
+                        bytes.chunks_mut(SECTOR).take(1).for_each(|sector| sector.fill(0));
                     }
                 }
             }
