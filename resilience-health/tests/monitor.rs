@@ -363,6 +363,31 @@ fn a_check_is_never_late_and_early_only_by_its_jitter() {
     assert!(gaps.iter().max() > gaps.iter().min(), "it does spread");
 }
 
+#[test]
+fn without_jitter_a_check_is_not_early_and_with_it_neighbours_start_together() {
+    let time = ManualClock::new();
+    let monitor = on(&time)
+        .check(CheckSpec::readiness("exact", || ()).interval(SECOND).jitter(0.0))
+        .check(CheckSpec::readiness("loose", || ()).interval(100 * SECOND).jitter(0.1))
+        .build()
+        .unwrap();
+    assert_eq!(monitor.tick().ran, 2);
+    time.advance(Duration::from_millis(999));
+    assert_eq!(monitor.tick().ran, 0);
+    time.advance(Duration::from_millis(1));
+    assert_eq!(monitor.tick().ran, 1);
+
+    // Two that are due 10 ms apart need one wake-up.
+    let monitor = on(&time)
+        .check(CheckSpec::readiness("one", || ()).interval(SECOND).jitter(0.0))
+        .check(CheckSpec::readiness("two", || ()).interval(SECOND + Duration::from_millis(10)).jitter(0.01))
+        .build()
+        .unwrap();
+    monitor.tick();
+    time.advance(SECOND);
+    assert_eq!(monitor.tick().ran, 2);
+}
+
 // Built-in checks.
 
 #[test]
