@@ -8,7 +8,7 @@ use parsercraft_guard::ast::{AstError, Cancel, InProcess, Language, Languages, O
 use resilience_core::BreakerState;
 
 use super::Guard;
-use super::guarded::{Bench, Trouble, without_limits};
+use super::guarded::{Bench, Trouble, wait_until, without_limits};
 use super::line::{Findings, Stage};
 
 const STAGE: Stage = Stage::Ast;
@@ -194,7 +194,7 @@ fn outage(bench: &Bench, findings: &mut Findings) -> Result<(), Trouble> {
     let rejected = matches!(guard.run(Operation::Parse, "rust", "fn late() {}"), Err(AstError::Rejected(_)));
     findings.check(rejected, "calls are refused while it is open", rejected);
     let mut number = 0;
-    let closed = bench.wait_until(|| {
+    let closed = wait_until(|| {
         number += 1;
         let _ = guard.run(Operation::Parse, "rust", format!("fn probe_{number}() {{}}"));
         guard.breaker().state() == BreakerState::Closed

@@ -81,19 +81,19 @@ impl Bench {
         self.teller.tell(&Line::Acknowledged { anchor: anchor.to_string() });
         Ok(())
     }
+}
 
-    /// Waits until `wanted` holds; whether it did in time.
-    pub(super) fn wait_until(&self, mut wanted: impl FnMut() -> bool) -> bool {
-        let begun = Instant::now();
-        loop {
-            if wanted() {
-                return true;
-            }
-            if begun.elapsed() > PATIENCE {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+/// Waits until `wanted` holds; whether it did in time.
+pub(super) fn wait_until(mut wanted: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if wanted() {
+            return true;
         }
+        if begun.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -170,7 +170,7 @@ fn back_to_healthy(bench: &Bench, findings: &mut Findings) {
         return;
     }
     let health = bench.toolchain.health();
-    let healthy = bench.wait_until(|| health.status() == resilience_health::Status::Healthy);
+    let healthy = wait_until(|| health.status() == resilience_health::Status::Healthy);
     findings.check(healthy, "health is back to healthy after the stage", health.summary().status());
 }
 

@@ -40,6 +40,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    #[allow(clippy::needless_pass_by_value, reason = "what was found is mostly made for this call")]
     pub(crate) fn new(ok: bool, what: impl Into<String>, found: impl ToString) -> Self {
         Self { what: what.into(), found: found.to_string(), ok }
     }
@@ -63,6 +64,7 @@ impl Findings {
         self.checks.push(Check::new(ok, what, found));
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "as for checks")]
     pub(crate) fn figure(&mut self, name: &str, value: impl ToString) {
         self.figures.insert(name.to_owned(), value.to_string());
     }

@@ -9,7 +9,7 @@ use parsercraft_guard::lsp::{EditorStreams, LspConfig, ServerCommand, Supervisor
 use parsercraft_guard::testkit::lsp_client::LspClient;
 use serde_json::{Value, json};
 
-use super::guarded::{Bench, PATIENCE, Trouble};
+use super::guarded::{Bench, PATIENCE, Trouble, wait_until};
 use super::line::{Findings, Stage};
 use super::{Guard, ROLE, SERVER};
 
@@ -39,7 +39,7 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
     session.client.open(URI, 0, &text);
 
     let mut random = fastrand::Rng::with_seed(bench.orders.seed);
-    let mut moments: Vec<usize> = (1..FAULTS.len() + 1).map(|n| n * REQUESTS / (FAULTS.len() + 1)).collect();
+    let mut moments: Vec<usize> = (1..=FAULTS.len()).map(|n| n * REQUESTS / (FAULTS.len() + 1)).collect();
     for moment in &mut moments {
         *moment += random.usize(..REQUESTS / (FAULTS.len() + 1) / 2);
     }
@@ -88,7 +88,7 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
     );
     findings.check(repeated == 0, "no request is answered twice", format!("{repeated} answered twice"));
     let mut on_server = Value::Null;
-    bench.wait_until(|| {
+    wait_until(|| {
         let limit = if bench.is_broken(Guard::Lsp) { Duration::from_millis(100) } else { Duration::from_secs(5) };
         let answer =
             client.call("scripted/document", &json!({"textDocument": {"uri": URI}}), limit).unwrap_or_default();

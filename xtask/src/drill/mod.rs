@@ -134,9 +134,9 @@ fn sources(workspace: &Workspace, most: usize) -> Result<Vec<PathBuf>, Stop> {
     if files.is_empty() {
         return Err(Stop::Setup("cargo's local store holds no Rust files; run `cargo fetch` first".into()));
     }
-    let step = files.len() as f64 / most.max(1) as f64;
-    if step > 1.0 {
-        let keep = |index: usize| (index as f64 / step) as usize != ((index + 1) as f64 / step) as usize;
+    let all = files.len();
+    if most < all {
+        let keep = |index: usize| index * most / all != (index + 1) * most / all;
         files = files.into_iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, file)| file).collect();
     }
     Ok(files)

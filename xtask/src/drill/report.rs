@@ -59,7 +59,7 @@ pub(super) fn table(story: &Story) -> String {
         "\ndrill {verdict}: {checks} checks, {} faults, {} acknowledged records, {:.1} s, seed {}",
         story.faults.len(),
         story.acknowledged.len(),
-        story.seconds,
+        story.took.as_secs_f64(),
         story.seed
     );
     text
@@ -81,7 +81,7 @@ pub(super) fn json(story: &Story) -> String {
     let value = json!({
         "passed": story.passed(),
         "seed": story.seed,
-        "seconds": story.seconds,
+        "seconds": story.took.as_secs_f64(),
         "faults": story.faults.len(),
         "acknowledged_records": story.acknowledged.len(),
         "areas": areas,
@@ -108,7 +108,7 @@ pub(super) fn html(story: &Story) -> String {
         story.checks().count(),
         story.faults.len(),
         story.acknowledged.len(),
-        story.seconds,
+        story.took.as_secs_f64(),
         story.seed
     );
     for trouble in &story.troubles {
@@ -130,7 +130,7 @@ pub(super) fn html(story: &Story) -> String {
 }
 
 fn health(story: &Story) -> String {
-    let total = (story.seconds * 1e3) as u64;
+    let total = u64::try_from(story.took.as_millis()).unwrap_or(u64::MAX);
     let restarted = story.killed.map(|(at, ..)| at);
     let mut states = Vec::new();
     for (number, life) in story.health.iter().enumerate() {

@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(90);
 pub(super) struct Story {
     pub(super) seed: u64,
     pub(super) began_ms: u64,
-    pub(super) seconds: f64,
+    pub(super) took: Duration,
     pub(super) stages: BTreeMap<Stage, Findings>,
     /// What was watched and judged from outside, by area.
     pub(super) outside: BTreeMap<&'static str, Vec<Check>>,
@@ -140,7 +140,7 @@ pub(super) fn run(mut orders: Orders, interrupt: &Interrupt) -> Result<Story, St
             }
         }
     }
-    story.seconds = begun.elapsed().as_secs_f64();
+    story.took = begun.elapsed();
     Ok(story)
 }
 
