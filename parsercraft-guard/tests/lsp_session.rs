@@ -1,6 +1,7 @@
 //! The session as a state machine: time and events by hand, no process, no stream.
 #![cfg(feature = "lsp")]
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -322,7 +323,7 @@ fn an_answer_of_the_editor_reaches_only_the_server_that_asked() {
     let mut rig = Rig::ready(LspConfig::default());
     let asks = json!({"jsonrpc": "2.0", "id": 7, "method": "workspace/configuration", "params": {"items": []}});
     rig.server_says(&asks);
-    assert_eq!(rig.editor, [asks.clone()]);
+    assert_eq!(rig.editor, std::slice::from_ref(&asks));
     rig.server_crashes();
     rig.server_recovers();
     rig.editor.clear();
@@ -494,11 +495,11 @@ proptest! {
                 }
                 Step::Open(uri) => {
                     let uri = format!("u{uri}");
-                    if !texts.contains_key(&uri) {
+                    if let Entry::Vacant(closed) = texts.entry(uri.clone()) {
                         version += 1;
                         let text = format!("text {version}");
                         rig.notify("textDocument/didOpen", &json!({"textDocument": {"uri": uri, "version": version, "text": text}}));
-                        texts.insert(uri, (version, text));
+                        closed.insert((version, text));
                     }
                 }
                 Step::Edit(uri) => {

@@ -13,6 +13,7 @@ use parsercraft_guard::defaults;
 use resilience_core::Classify;
 use serde_json::json;
 
+use super::unless_closed;
 use crate::Failure;
 
 /// The arguments of `ast`.
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
             return Err(error.into());
         }
         accepted &= result.is_ok();
-        print(&mut out, file, result.as_deref(), args.json)?;
+        unless_closed(print(&mut out, file, result.as_deref(), args.json))?;
     }
     Ok(u8::from(!accepted))
 }
@@ -88,6 +89,12 @@ fn print(out: &mut impl Write, file: &Path, result: Result<&Output, &AstError>, 
         (Ok(Output::Summary(summary)), false) => {
             writeln!(out, "{name}: ok, {} functions, {} tokens", summary.functions, summary.tokens)
         }
-        (Ok(output), false) => writeln!(out, "{name}: {output:?}"),
+        (Ok(Output::ControlFlow(functions)), false) => functions.iter().try_for_each(|it| {
+            let what = format!("{} branches, {} loops, complexity {}", it.branches, it.loops, it.cyclomatic);
+            writeln!(out, "{name}:{}: {}: {what}, {} deep", it.line, it.name, it.depth)?;
+            it.unreachable.iter().try_for_each(|line| writeln!(out, "{name}:{line}: never reached"))
+        }),
+        // What the built-in languages do not offer yet is at least printed in full.
+        (Ok(output), false) => writeln!(out, "{name}: {}", json!(output)),
     }
 }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use resilience_audit::{Anchor, json_line, tail, verify_against};
 use serde_json::json;
 
+use super::unless_closed;
 use crate::Failure;
 
 /// What `audit` can do.
@@ -61,9 +62,9 @@ pub(crate) fn run(verb: &Verb) -> Result<u8, Failure> {
                     "end": report.end.to_string(),
                     "problem": report.problem.as_ref().map(ToString::to_string),
                 });
-                writeln!(out, "{line}")?;
+                unless_closed(writeln!(out, "{line}"))?;
             } else {
-                writeln!(out, "{report}")?;
+                unless_closed(writeln!(out, "{report}"))?;
             }
             Ok(u8::from(!report.is_sound()))
         }

@@ -13,3 +13,11 @@ use std::io;
 pub(crate) fn is_closed_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {
     failure.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
+
+/// For commands whose exit code is an answer: it is right also when nobody reads the words.
+pub(crate) fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if is_closed_pipe(&error) => Ok(()),
+        other => other,
+    }
+}

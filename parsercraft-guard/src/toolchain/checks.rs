@@ -1,10 +1,9 @@
 //! The toolchain's own health checks: each exercises the real thing behind a guard.
 //! A check reports; it restarts nothing and opens nothing.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
-use resilience_health::{CheckResult, CheckSpec, Status};
+use resilience_health::{CheckResult, CheckSpec};
 
 /// The longest a parser or a registry may take to answer a check.
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
@@ -12,6 +11,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(15);
 /// Parses an empty source of every language where parsers run, past the guard's policies and memories.
 #[cfg(feature = "ast")]
 pub(super) fn ast(guard: &crate::ast::AstGuard, interval: Duration) -> CheckSpec {
+    use resilience_health::Status;
+
     use crate::ast::{AstError, Fault, Operation};
 
     let guard = guard.clone();
@@ -40,6 +41,8 @@ pub(super) fn registry(
     runtime: tokio::runtime::Handle,
     interval: Duration,
 ) -> CheckSpec {
+    use std::sync::mpsc;
+
     let guard = guard.clone();
     let check = move || {
         let guard = guard.clone();
