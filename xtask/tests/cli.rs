@@ -144,3 +144,13 @@ fn a_target_that_cannot_be_written_is_one_line_with_exit_code_2() {
     assert_eq!(output.status.code(), Some(2), "{line}");
     assert!(line.starts_with("error: cannot write ") && line.lines().count() == 1, "{line}");
 }
+
+#[test]
+fn the_readmes_example_is_the_one_that_is_compiled() {
+    let read = |path: &str| fs::read_to_string(this_workspace().join(path)).unwrap();
+    let (readme, example) = (read("README.md"), read("resilience-core/examples/quick_start.rs"));
+    let (_, rest) = example.split_once("// README: begin\n").unwrap();
+    let (block, _) = rest.split_once("    // README: end").unwrap();
+    let lines: String = block.lines().map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n").collect();
+    assert!(readme.contains(&lines), "README.md does not contain:\n{lines}");
+}
