@@ -28,14 +28,20 @@ use crate::protocol::ProtocolGuard;
 ///
 /// ```
 /// use parsercraft_guard::Toolchain;
-/// use parsercraft_guard::protocol::{Checker, generate};
+/// use parsercraft_guard::protocol::{Checker, Definitions};
 ///
-/// # #[cfg(feature = "testkit")] {
-/// let toolchain = Toolchain::builder().protocols(Checker::new(&generate(1, 3, 10).definitions).unwrap()).build().unwrap();
-/// let protocols = toolchain.protocol().unwrap();
-/// assert_eq!(protocols.breaker().name(), "protocol_check");
+/// let definitions: Definitions = serde_json::from_str(
+///     r#"{ "types": { "Text": { "methods": { "len": "() -> int" } } },
+///          "protocols": { "Sized": { "methods": { "len": "() -> int" } } } }"#,
+/// )?;
+/// let toolchain = Toolchain::builder().protocols(Checker::new(&definitions)?).build()?;
+/// let protocols = toolchain.protocol().expect("definitions were given");
+/// assert!(protocols.check_conformance("Text", "Sized")?.conforms());
+///
+/// // The guard's breaker is known by its name, and watched.
 /// assert!(toolchain.policies().snapshot().breakers.contains_key("protocol_check"));
-/// # }
+/// assert!(toolchain.health().snapshot().check("breaker protocol_check").is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Toolchain(Arc<Parts>);
