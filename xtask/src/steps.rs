@@ -166,7 +166,7 @@ pub(crate) fn run(verb: &'static str, steps: Vec<Step<'_>>, logs: &Path) -> Resu
 }
 
 /// Held while a verb runs: a second one would empty the first one's logs and report its files as its own.
-fn lock(verb: &str, logs: &Path) -> Result<File, Stop> {
+pub(crate) fn lock(verb: &str, logs: &Path) -> Result<File, Stop> {
     let path = logs.with_extension("lock");
     let write = |error| Stop::write(&path, &error);
     fs::create_dir_all(path.parent().unwrap_or(logs)).map_err(write)?;

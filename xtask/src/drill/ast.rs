@@ -1,15 +1,17 @@
 //! The AST stage: thousands of real Rust files, and hostile ones among them, through worker processes.
 //! Nothing may take this process down, and no hostile file may harm the real ones.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parsercraft_guard::ast::{AstError, Cancel, InProcess, Language, Languages, Operation, Rust, hostile};
 use resilience_core::BreakerState;
 
-use super::Guard;
 use super::guarded::{Bench, Trouble, wait_until, without_limits};
 use super::line::{Findings, Stage};
+use super::{Guard, ROLE, UNGUARDED};
 
 const STAGE: Stage = Stage::Ast;
 /// Files sent to a worker at a time.
@@ -28,12 +30,41 @@ struct Tally {
 }
 
 pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
-    let mut findings = Findings::default();
-    real_files(bench, &mut findings)?;
-    hostile_files(bench, &mut findings)?;
+    let (mut findings, mut among_them) = (Findings::default(), Findings::default());
+    unguarded(&mut findings)?;
+    // Both at once, through the same two workers: the hostile files come in among the real ones.
+    let (real, hostile) = std::thread::scope(|scope| {
+        let hostile = scope.spawn(|| hostile_files(bench, &mut among_them));
+        let real = real_files(bench, &mut findings);
+        (real, hostile.join().unwrap_or_else(|_| Err("the thread with the hostile files panicked".into())))
+    });
+    real.and(hostile)?;
+    findings.checks.append(&mut among_them.checks);
+    findings.figures.append(&mut among_them.figures);
     bombs(bench, &mut findings)?;
     outage(bench, &mut findings)?;
     Ok(findings)
+}
+
+/// A 10 KB file that ends a process which parses it without a guard.
+fn bomb() -> String {
+    format!("fn f() {{ let x = {}1{}; }}", "(".repeat(DEPTH), ")".repeat(DEPTH))
+}
+
+/// The body of a process that has no guard.
+pub(super) fn parse_unguarded() -> u8 {
+    u8::from(Rust.run(Operation::Parse, &bomb(), &Cancel::new()).is_err())
+}
+
+/// What the guard is for: the same parser without it, in a process of its own.
+fn unguarded(findings: &mut Findings) -> Result<(), Trouble> {
+    let program = std::env::current_exe()?;
+    let mut child = Command::new(program);
+    let status =
+        child.env(ROLE, UNGUARDED).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let what = format!("without a guard, a file of {} KB ends the process", bomb().len() / 1000);
+    findings.check(status.signal().is_some(), what, status);
+    Ok(())
 }
 
 fn real_files(bench: &Bench, findings: &mut Findings) -> Result<(), Trouble> {
@@ -123,9 +154,8 @@ fn hostile_files(bench: &Bench, findings: &mut Findings) -> Result<(), Trouble> 
     let guard = bench.toolchain.ast().ok_or("no AST guard")?;
     if bench.is_broken(Guard::Ast) {
         // Without the guard this ends the process, which is the point.
-        let bomb = format!("fn f() {{ let x = {}1{}; }}", "(".repeat(DEPTH), ")".repeat(DEPTH));
-        let parsed = Rust.run(Operation::Parse, &bomb, &Cancel::new()).is_ok();
-        findings.check(false, "an unguarded parser survives", parsed);
+        let survived = parse_unguarded();
+        findings.check(false, "an unguarded parser survives", survived);
     }
     bench.fault(STAGE, "hostile files")?;
     let (mut sent, mut stopped, mut reached_a_parser) = (0_usize, 0_usize, 0_usize);

@@ -27,6 +27,7 @@ use crate::workspace::Workspace;
 pub(crate) const ROLE: &str = "XTASK_DRILL_ROLE";
 const GUARDED: &str = "guarded";
 const SERVER: &str = "language-server";
+const UNGUARDED: &str = "unguarded-parser";
 
 /// A guard that can be broken on purpose, to see that the drill notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -70,6 +71,7 @@ pub(crate) fn run_role() -> Option<ExitCode> {
     parsercraft_guard::ast::worker::run_if_requested_with(parsercraft_guard::ast::testkit::languages);
     match std::env::var(ROLE).ok()?.as_str() {
         GUARDED => Some(ExitCode::from(guarded::main())),
+        UNGUARDED => Some(ExitCode::from(ast::parse_unguarded())),
         SERVER => Some(parsercraft_guard::testkit::lsp_server::main()),
         _ => None,
     }
@@ -80,6 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
     let workspace = Workspace::load(&crate::workspace::root()?)?;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let folder = workspace.target.join("drill");
+    let _lock = crate::steps::lock("drill", &folder)?;
     let work = fresh_folder(&folder)?;
     let sources = sources(&workspace, args.files)?;
     let interrupt = Interrupt::watch()?;

@@ -64,8 +64,8 @@ impl Story {
 
 /// How one life of the guarded process ended.
 enum End {
-    /// We killed it, as planned.
-    Killed,
+    /// We killed it, as planned; what it had started.
+    Killed(Vec<Started>),
     /// It ended by itself, with what the system says.
     Over(String, bool),
 }
@@ -127,9 +127,9 @@ pub(super) fn run(mut orders: Orders, interrupt: &Interrupt) -> Result<Story, St
         story.health.push(Vec::new());
         let mut guarded = Guarded::start(&orders)?;
         match live(&mut guarded, &mut story, &mut kill_at, interrupt)? {
-            End::Killed => {
+            End::Killed(started) => {
                 drop(guarded);
-                orphans(&mut story);
+                orphans(&mut story, &started);
                 orders.skip = story.stages.keys().copied().collect();
             }
             End::Over(how, as_told) => {
@@ -201,6 +201,7 @@ fn live(
                 let due = kill_at.is_some_and(|(at, part)| at == stage && done as f64 >= part * total as f64);
                 if due {
                     *kill_at = None;
+                    let started = descendants(guarded.child.id());
                     let _ = guarded.child.kill();
                     story.killed = Some((story.since(now_ms()), stage, done, total));
                     if let Some((running, begun)) = running.take() {
@@ -210,7 +211,7 @@ fn live(
                     while let Ok(line) = guarded.lines.recv() {
                         hear(story, line);
                     }
-                    return Ok(End::Killed);
+                    return Ok(End::Killed(started));
                 }
             }
             Line::Finished { stage, findings } => {
@@ -255,26 +256,54 @@ fn hear(story: &mut Story, line: Line) {
     }
 }
 
-/// Whatever the killed process had started must end with it.
-fn orphans(story: &mut Story) {
-    let marked = || {
-        std::fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| {
-                let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-                environment.windows(ROLE.len()).any(|window| window == ROLE.as_bytes())
-            })
-            .count()
-    };
-    let begun = Instant::now();
-    let mut left = marked();
-    while left > 0 && begun.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(20));
-        left = marked();
+/// A process by its number and the time it was started, so that a number used again is not mistaken for it.
+type Started = (u32, u64);
+
+/// Parent and start time of every process, on systems that tell.
+fn processes() -> BTreeMap<u32, (u32, u64)> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name in brackets may hold anything; what follows the last bracket does not: state, parent, …, start time.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+        let ended = fields.first() == Some(&"Z");
+        if let (false, Some(parent), Some(started)) = (ended, field(1), field(19)) {
+            found.insert(pid, (u32::try_from(parent).unwrap_or(0), started));
+        }
     }
-    let found = format!("{left} left after {:.1} s", begun.elapsed().as_secs_f64());
-    let check = Check::new(left == 0, "workers and servers of the killed process end with it", found);
+    found
+}
+
+/// The processes below `parent` at this moment.
+fn descendants(parent: u32) -> Vec<Started> {
+    let all = processes();
+    let (mut above, mut found) = (vec![parent], Vec::new());
+    while let Some(one) = above.pop() {
+        for (pid, (parent, started)) in &all {
+            if *parent == one {
+                above.push(*pid);
+                found.push((*pid, *started));
+            }
+        }
+    }
+    found
+}
+
+/// Whatever the killed process had started must end with it.
+fn orphans(story: &mut Story, started: &[Started]) {
+    let begun = Instant::now();
+    let left = loop {
+        let all = processes();
+        let left = started.iter().filter(|(pid, at)| all.get(pid).is_some_and(|(_, started)| started == at)).count();
+        if left == 0 || begun.elapsed() > Duration::from_secs(10) {
+            break left;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let found = format!("{} there, {left} left after {:.1} s", started.len(), begun.elapsed().as_secs_f64());
+    let well = left == 0 && !started.is_empty();
+    let check = Check::new(well, "workers and servers of the killed process end with it", found);
     story.outside.entry("kill -9").or_default().push(check);
 }
