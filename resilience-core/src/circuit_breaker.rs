@@ -13,6 +13,8 @@ pub(crate) use permit::Token;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use crate::class::Classify;
@@ -201,8 +203,9 @@ impl CircuitBreaker {
         &self,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Error<E>> {
-        let permit = self.try_acquire()?;
-        let result = operation.await;
+        let mut permit = self.try_acquire()?;
+        let mut operation = pin!(operation);
+        let result = poll_fn(|cx| permit.poll(operation.as_mut(), cx)).await;
         permit.settle(&outcome_of(&result));
         result.map_err(|error| Error::operation(error, 1))
     }

@@ -137,6 +137,16 @@ impl Clock {
         Self(Source::Custom(source))
     }
 
+    /// Whether both tell the same time, so that instants of one mean something to the other.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Source::System, Source::System) => true,
+            (Source::Manual(one), Source::Manual(two)) => Arc::ptr_eq(&one.0, &two.0),
+            (Source::Custom(one), Source::Custom(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+
     /// The monotonic time.
     pub fn now(&self) -> Instant {
         match &self.0 {
@@ -361,17 +371,26 @@ impl ManualClock {
 
     /// Moves the clock forward and wakes everything that waited for the time passed. Moves wall time as far.
     pub fn advance(&self, duration: Duration) {
-        self.advance_to(self.now() + duration);
+        let moved = |now: u64| Some(now.saturating_add(nanos(duration)));
+        // AcqRel: as in `advance_to`. An update, so that two threads that advance at once both count.
+        let before = match self.0.now.fetch_update(Ordering::AcqRel, Ordering::Acquire, moved) {
+            Ok(before) | Err(before) => before,
+        };
+        self.wake(Instant(before) + duration);
     }
 
     /// Moves the clock forward to `instant`; does nothing when that lies in the past.
     pub fn advance_to(&self, instant: Instant) {
         let before = self.0.now.fetch_max(instant.as_nanos(), Ordering::AcqRel);
         if before < instant.as_nanos() {
-            self.0.timers.wake_due(instant);
-            drop(self.0.moved.0.lock().unwrap_or_else(PoisonError::into_inner));
-            self.0.moved.1.notify_all();
+            self.wake(instant);
         }
+    }
+
+    fn wake(&self, now: Instant) {
+        self.0.timers.wake_due(now);
+        drop(self.0.moved.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.moved.1.notify_all();
     }
 
     /// Steps the wall clock, and only it: monotonic time is not touched.
@@ -453,6 +472,87 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(sleeper.join().expect("the sleeper does not panic") >= MANUAL_ORIGIN + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn threads_that_advance_at_once_all_count() {
+        let time = ManualClock::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1_000).for_each(|_| time.advance(Duration::from_nanos(1))));
+            }
+        });
+        assert_eq!(time.elapsed(), Duration::from_nanos(4_000));
+    }
+
+    #[test]
+    fn a_sleep_that_changes_hands_wakes_its_latest_task_only() {
+        let (clock, time) = Clock::manual();
+        let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let mut sleep = Box::pin(clock.sleep(Duration::from_secs(1)));
+        for task in [&first, &second, &second] {
+            let waker = Waker::from(Arc::clone(task));
+            assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(time.0.timers.len(), 1);
+        time.advance(Duration::from_secs(1));
+        assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (0, 1));
+    }
+
+    #[test]
+    fn a_sleep_polled_after_its_end_is_still_over() {
+        let (clock, time) = Clock::manual();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut sleep = Box::pin(clock.sleep(Duration::from_secs(1)));
+        assert!(sleep.as_mut().poll(&mut cx).is_pending());
+        time.advance(Duration::from_secs(1));
+        for _ in 0..3 {
+            assert!(sleep.as_mut().poll(&mut cx).is_ready());
+        }
+        assert_eq!(time.0.timers.len(), 0);
+    }
+
+    #[test]
+    fn a_task_that_panics_when_woken_does_not_keep_the_others_asleep() {
+        struct Broken;
+        impl Wake for Broken {
+            fn wake(self: Arc<Self>) {
+                panic!("a broken executor");
+            }
+        }
+        let (clock, time) = Clock::manual();
+        let count = Arc::new(Count::default());
+        let wakers = [Waker::from(Arc::new(Broken)), Waker::from(Arc::clone(&count))];
+        let mut sleeps: Vec<_> = wakers.iter().map(|_| Box::pin(clock.sleep(Duration::from_secs(1)))).collect();
+        for (sleep, waker) in sleeps.iter_mut().zip(&wakers) {
+            assert!(sleep.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+        }
+        time.advance(Duration::from_secs(1));
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_waker_that_owns_another_sleep_can_be_let_go_without_a_deadlock() {
+        struct Owner(#[expect(dead_code, reason = "owned, to be dropped with its owner")] Mutex<Pin<Box<Sleep>>>);
+        impl Wake for Owner {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (clock, time) = Clock::manual();
+        let mut noop = Context::from_waker(Waker::noop());
+        let mut outer = Box::pin(clock.sleep(Duration::from_secs(1)));
+        for change_hands in [true, false] {
+            let mut owned = Box::pin(clock.sleep(Duration::from_secs(2)));
+            assert!(owned.as_mut().poll(&mut noop).is_pending());
+            let waker = Waker::from(Arc::new(Owner(Mutex::new(owned))));
+            assert!(outer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            if change_hands {
+                assert!(outer.as_mut().poll(&mut noop).is_pending());
+                assert_eq!(time.0.timers.len(), 1);
+            }
+        }
+        drop(outer);
+        assert_eq!(time.0.timers.len(), 0);
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! The rate limiter: the generic cell rate algorithm (GCRA, ITU-T I.371), a token bucket kept in one word.
-//! The word is the time at which the bucket will be full again; every decision is one compare-and-swap on it, O(1)
-//! whatever the history. Reservations are given in the order they were asked for.
+//! The rate limiter: blocking and async shells around one [`Bucket`], which decides.
+//! Never grants more than the burst plus the rate times the span, over any span; a place in the queue that is given
+//! up goes to others. Nothing is polled: who waits is told for how long.
+
+mod bucket;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,67 +13,9 @@ use crate::config::{self, ConfigError};
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Ordering};
+use bucket::{Bucket, Refused};
 
-/// The state machine: told the time, it answers; it knows no clock and never waits.
-#[derive(Debug)]
-struct Bucket {
-    nanos_per_permit: u64,
-    burst: u32,
-    /// When all permits will be back, in nanoseconds ("theoretical arrival time" of the algorithm).
-    full_at: AtomicU64,
-}
-
-/// The permits cannot be had at all, or not before the time given.
-enum Refused {
-    ExceedsBurst,
-    NotBefore(Instant),
-}
-
-impl Bucket {
-    fn span(&self, permits: u32) -> u64 {
-        self.nanos_per_permit.saturating_mul(u64::from(permits))
-    }
-
-    /// Takes `permits` and says from when on they may be used, provided that is not after `latest`.
-    fn reserve(&self, permits: u32, now: Instant, latest: Instant) -> Result<Instant, Refused> {
-        if permits > self.burst {
-            return Err(Refused::ExceedsBurst);
-        }
-        let (cost, capacity) = (self.span(permits), self.span(self.burst));
-        // Relaxed throughout: the word is all there is, nothing is published through it.
-        let mut full_at = self.full_at.load(Ordering::Relaxed);
-        loop {
-            let next = full_at.max(now.as_nanos()).saturating_add(cost);
-            let usable_from = Instant::from_nanos(next.saturating_sub(capacity)).max(now);
-            if usable_from > latest {
-                return Err(Refused::NotBefore(usable_from));
-            }
-            match self.full_at.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(usable_from),
-                Err(changed) => full_at = changed,
-            }
-        }
-    }
-
-    /// Gives back permits that were reserved and will not be used.
-    fn give_back(&self, permits: u32) {
-        let cost = self.span(permits);
-        let mut full_at = self.full_at.load(Ordering::Relaxed);
-        while let Err(changed) = self.full_at.compare_exchange_weak(
-            full_at,
-            full_at.saturating_sub(cost),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        ) {
-            full_at = changed;
-        }
-    }
-
-    fn available(&self, now: Instant) -> u32 {
-        let used = self.full_at.load(Ordering::Relaxed).saturating_sub(now.as_nanos()).div_ceil(self.nanos_per_permit);
-        self.burst.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
-    }
-}
+pub(crate) use bucket::Place;
 
 /// A limiter's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,7 +122,7 @@ impl RateLimiterBuilder {
         config::positive(&self.name, "period", self.period)?;
         config::in_range(&self.name, "burst", self.burst, &1, &u32::MAX)?;
         let nanos_per_permit = nanos(self.period).div_ceil(u64::from(self.permits));
-        let bucket = Bucket { nanos_per_permit, burst: self.burst, full_at: AtomicU64::new(0) };
+        let bucket = Bucket::new(nanos_per_permit, self.burst);
         // Filling the whole bucket must stay far from the end of the time line.
         if Duration::from_nanos(bucket.span(self.burst)) > config::MAX_DURATION {
             return Err(ConfigError::new(
@@ -223,49 +167,57 @@ impl RateLimiter {
         self.reserve(permits, Duration::ZERO).map(|_| ())
     }
 
-    /// Takes `permits`, blocking the thread for up to `max_wait` until they are there. First come, first served.
+    /// Takes `permits`, blocking the thread for up to `max_wait` until they are there. First come, first served; only
+    /// a place that somebody gave up is taken by who comes next.
     ///
     /// # Errors
     /// A [`Rejection`], at once, when the wait would be longer than `max_wait`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{ManualClock, RateLimiter};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(1)).burst(1).clock(time.clock()).build()?;
+    /// for _ in 0..3 {
+    ///     limiter.acquire(1, Duration::from_secs(10)).expect("ten seconds are enough");
+    /// }
+    /// assert_eq!(time.elapsed(), Duration::from_secs(2));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn acquire(&self, permits: u32, max_wait: Duration) -> Result<(), Rejection> {
-        let usable_from = self.reserve(permits, max_wait)?;
-        let wait = usable_from.saturating_duration_since(self.0.clock.now());
+        let waiting = Waiting { limiter: self, place: Some(self.reserve(permits, max_wait)?) };
+        let wait = waiting.usable_from().saturating_duration_since(self.0.clock.now());
         if !wait.is_zero() {
             self.0.clock.sleep_blocking(wait);
         }
+        waiting.over();
         Ok(())
     }
 
-    /// Takes `permits`, waiting for up to `max_wait` until they are there. First come, first served; dropping the
-    /// future gives its place back.
+    /// Takes `permits`, waiting for up to `max_wait` until they are there. First come, first served; only a place that
+    /// somebody gave up is taken by who comes next. Dropping the future gives its place up.
     ///
     /// # Errors
     /// A [`Rejection`], at once, when the wait would be longer than `max_wait`.
     pub async fn acquire_async(&self, permits: u32, max_wait: Duration) -> Result<(), Rejection> {
-        struct GiveBack<'a>(&'a RateLimiter, u32);
-        impl Drop for GiveBack<'_> {
-            fn drop(&mut self) {
-                self.0.give_back(self.1);
-            }
+        let waiting = Waiting { limiter: self, place: Some(self.reserve(permits, max_wait)?) };
+        if waiting.usable_from() > self.0.clock.now() {
+            self.0.clock.sleep_until(waiting.usable_from()).await;
         }
-        let usable_from = self.reserve(permits, max_wait)?;
-        if usable_from > self.0.clock.now() {
-            let reserved = GiveBack(self, permits);
-            self.0.clock.sleep_until(usable_from).await;
-            std::mem::forget(reserved);
-        }
+        waiting.over();
         Ok(())
     }
 
-    /// Takes `permits` and says from when on they may be used: now or within `max_wait`.
-    pub(crate) fn reserve(&self, permits: u32, max_wait: Duration) -> Result<Instant, Rejection> {
+    /// Takes `permits`; they may be used from the place's time on: now or within `max_wait`.
+    pub(crate) fn reserve(&self, permits: u32, max_wait: Duration) -> Result<Place, Rejection> {
         let now = self.0.clock.now();
         self.0.bucket.reserve(permits, now, now + max_wait).map_err(|refused| {
             // Relaxed: a counter, nothing is published through it.
             self.0.rejected.fetch_add(1, Ordering::Relaxed);
             let (reason, retry_after) = match refused {
                 Refused::ExceedsBurst => {
-                    (Reason::ExceedsBurst { requested: permits, burst: self.0.bucket.burst }, None)
+                    (Reason::ExceedsBurst { requested: permits, burst: self.0.bucket.burst() }, None)
                 }
                 Refused::NotBefore(at) => (Reason::RateLimited, Some(at.saturating_duration_since(now))),
             };
@@ -275,17 +227,46 @@ impl RateLimiter {
         })
     }
 
-    pub(crate) fn give_back(&self, permits: u32) {
-        self.0.bucket.give_back(permits);
+    /// Gives up a place that was not used.
+    pub(crate) fn give_up(&self, place: Place) {
+        self.0.bucket.give_up(place, self.0.clock.now());
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// Its figures now. Takes nothing.
     pub fn statistics(&self) -> LimiterStatistics {
         LimiterStatistics {
             available: self.0.bucket.available(self.0.clock.now()),
-            burst: self.0.bucket.burst,
-            refill_per_second: 1e9 / self.0.bucket.nanos_per_permit as f64,
+            burst: self.0.bucket.burst(),
+            refill_per_second: 1e9 / self.0.bucket.nanos_per_permit() as f64,
             rejected: self.0.rejected.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A wait for a place, which is given up when the wait does not end.
+struct Waiting<'a> {
+    limiter: &'a RateLimiter,
+    place: Option<Place>,
+}
+
+impl Waiting<'_> {
+    fn usable_from(&self) -> Instant {
+        self.place.map_or_else(Instant::default, |place| place.usable_from)
+    }
+
+    fn over(mut self) {
+        self.place = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.limiter.give_up(place);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use super::CircuitBreaker;
 use crate::clock::Instant;
@@ -22,11 +24,21 @@ pub(crate) struct Token {
 pub struct Permit<'a> {
     breaker: Cow<'a, CircuitBreaker>,
     token: Option<Token>,
+    /// Whether the call is suspended: a panic is not its doing then.
+    suspended: bool,
 }
 
 impl<'a> Permit<'a> {
     pub(super) fn new(breaker: Cow<'a, CircuitBreaker>, token: Token) -> Self {
-        Self { breaker, token: Some(token) }
+        Self { breaker, token: Some(token), suspended: false }
+    }
+
+    /// Polls `operation` under this permit, so that a panic elsewhere that drops both counts as a cancellation.
+    pub(super) fn poll<F: Future>(&mut self, operation: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.suspended = false;
+        let polled = operation.poll(cx);
+        self.suspended = polled.is_pending();
+        polled
     }
 
     /// Tells the breaker how the call ended.
@@ -40,7 +52,8 @@ impl<'a> Permit<'a> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if let Some(token) = self.token.take() {
-            let outcome = if std::thread::panicking() { Outcome::Panicked } else { Outcome::Cancelled };
+            let panicked = !self.suspended && std::thread::panicking();
+            let outcome = if panicked { Outcome::Panicked } else { Outcome::Cancelled };
             self.breaker.settle(token, &outcome);
         }
     }

@@ -86,7 +86,7 @@ impl PipelineBuilder {
     /// # Errors
     /// A [`ConfigError`] for a value that cannot be used, and for an order that makes no sense: two retries, two
     /// timeouts on the same side of the retry, an attempt limit that the call limit makes pointless, one breaker
-    /// twice.
+    /// twice, waiting for a limiter that goes by another clock.
     pub fn build(self) -> Result<Pipeline, ConfigError> {
         config::name(&self.name)?;
         let mut plan = Plan {
@@ -121,10 +121,18 @@ impl PipelineBuilder {
                     }
                 }
                 Policy::Gate(gate) => {
-                    if let Gate::Limiter { max_wait, .. } = &gate
-                        && *max_wait > config::MAX_DURATION
-                    {
-                        return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
+                    if let Gate::Limiter { limiter, max_wait } = &gate {
+                        if *max_wait > config::MAX_DURATION {
+                            return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
+                        }
+                        // The limiter names the moment to wait for; on another clock that could be any time.
+                        if !max_wait.is_zero() && !limiter.clock().same(&plan.clock) {
+                            return refuse(
+                                "clock",
+                                format!("another than that of limiter `{}`", limiter.name()),
+                                "one clock for a pipeline and the limiters it waits for",
+                            );
+                        }
                     }
                     if let Gate::Breaker(new) = &gate
                         && plan

@@ -13,6 +13,7 @@ use crate::class::{Class, Classify};
 use crate::clock::Instant;
 use crate::event::Event;
 use crate::outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
+use crate::rate_limiter::Place;
 use crate::retry::{RetryDecision, RetryProgress};
 
 /// What to do next.
@@ -72,15 +73,20 @@ pub(crate) struct Execution<P: Deref<Target = Plan>> {
     retry: Option<RetryProgress>,
     attempts: u32,
     attempt_deadline: Option<Instant>,
-    /// A place in a limiter's queue that is being waited for: which gate, and when it is usable.
-    reserved: Option<(bool, usize, Instant)>,
+    /// A place in a limiter's queue that is being waited for, and at which gate: only the one of the stage.
+    reserved: Option<(bool, usize, Place)>,
+    /// Whether the operation's own code is on the stack: only then is a panic its doing.
+    inside_operation: bool,
     call_tokens: Tokens,
     attempt_tokens: Tokens,
 }
 
 impl<P: Deref<Target = Plan>> Execution<P> {
     pub(crate) fn new(plan: P, options: CallOptions) -> Self {
-        let wants_time = plan.call_timeout.is_some() || plan.retry.is_some() || !plan.observers.is_empty();
+        let wants_time = plan.call_timeout.is_some()
+            || plan.retry.is_some()
+            || options.deadline.is_some()
+            || !plan.observers.is_empty();
         // Reading the clock is the dearest thing on this path: only who needs it pays.
         let started = if wants_time { plan.clock.now() } else { Instant::default() };
         let own = plan.call_timeout.map(|limit| started + limit);
@@ -99,6 +105,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             attempts: 0,
             attempt_deadline: None,
             reserved: None,
+            inside_operation: false,
             call_tokens: [None; MAX_GATES],
             attempt_tokens: [None; MAX_GATES],
         }
@@ -112,6 +119,10 @@ impl<P: Deref<Target = Plan>> Execution<P> {
     pub(crate) fn next(&mut self) -> Step {
         loop {
             match self.stage {
+                // Before anything is taken: a probe or a permit would be wasted on a call that comes too late.
+                Stage::CallGate(0) if self.options.deadline.is_some_and(|deadline| self.started >= deadline) => {
+                    return self.refuse_as_too_late();
+                }
                 Stage::CallGate(index) => match self.pass(false, index) {
                     Ok(None) => self.stage = Stage::CallGate(index + 1),
                     Ok(Some(wait)) => return wait,
@@ -155,16 +166,16 @@ impl<P: Deref<Target = Plan>> Execution<P> {
                 Ok(None)
             }
             Some(Gate::Limiter { limiter, max_wait }) => {
-                let usable_from = match self.reserved {
-                    Some((_, _, usable_from)) => usable_from,
+                let place = match self.reserved {
+                    Some((_, _, place)) => place,
                     None if max_wait.is_zero() => {
                         return limiter.try_acquire(self.permits()).map(|()| None).map_err(Some);
                     }
                     None => limiter.reserve(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
                 };
-                if self.plan.clock.now() < usable_from {
-                    self.reserved = Some((inside, index, usable_from));
-                    return Ok(Some(Step::Sleep(usable_from)));
+                if self.plan.clock.now() < place.usable_from {
+                    self.reserved = Some((inside, index, place));
+                    return Ok(Some(Step::Sleep(place.usable_from)));
                 }
                 self.reserved = None;
                 Ok(None)
@@ -176,12 +187,21 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         self.options.permits.max(1)
     }
 
-    /// A wait that ends after the deadline is not begun.
+    /// A wait that leaves no time before the deadline is not begun.
     fn bounded_wait(&self, max_wait: Duration) -> Duration {
         match self.deadline {
-            Some(deadline) => max_wait.min(deadline.saturating_duration_since(self.plan.clock.now())),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(self.plan.clock.now());
+                max_wait.min(left.saturating_sub(Duration::from_nanos(1)))
+            }
             None => max_wait,
         }
+    }
+
+    /// Ends a call whose time was over before its first attempt: the dependency never saw it, so it is a refusal.
+    fn refuse_as_too_late(&mut self) -> Step {
+        let rejection = Rejection::new(Arc::clone(&self.plan.name), Reason::DeadlineTooClose, None);
+        self.end(ErrorKind::Rejected(rejection), None)
     }
 
     fn begin_attempt(&mut self) -> Step {
@@ -190,10 +210,8 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             if self.deadline.is_some() || attempt_limit.is_some() { self.plan.clock.now() } else { Instant::default() };
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.settle_attempt(&Outcome::Cancelled);
-            // A call limit that ran out before the first attempt is a refusal: the dependency never saw the call.
             if self.attempts == 0 {
-                let rejection = Rejection::new(Arc::clone(&self.plan.name), Reason::DeadlineTooClose, None);
-                return self.end(ErrorKind::Rejected(rejection), None);
+                return self.refuse_as_too_late();
             }
             return self.end(ErrorKind::TimedOut(self.call_limit()), Some(Stopped::DeadlineTooClose));
         }
@@ -204,7 +222,13 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             (attempt, call) => attempt.or(call),
         };
         self.stage = Stage::Running;
+        self.inside_operation = true;
         Step::Run(Attempt { number: self.attempts, deadline: self.attempt_deadline })
+    }
+
+    /// The operation is left while it runs (`false`), or entered again (`true`).
+    pub(crate) fn set_inside_operation(&mut self, inside: bool) {
+        self.inside_operation = inside;
     }
 
     /// Takes an attempt's result: `Some` is the call's, `None` means there is more to do.
@@ -221,6 +245,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             }
             Err(error) => {
                 let class = classify(&error);
+                self.inside_operation = false;
                 self.settle_attempt(&Outcome::Failure(class));
                 let AfterFailure::Over(stopped) = self.after_failure(&class) else { return None };
                 self.finish(&Outcome::Failure(class), stopped);
@@ -245,8 +270,8 @@ impl<P: Deref<Target = Plan>> Execution<P> {
 
     /// The limit to report when the call as a whole ran out of time.
     fn call_limit(&self) -> TimedOut {
-        let given = self.deadline.map(|deadline| deadline.saturating_duration_since(self.started));
-        TimedOut { limit: self.plan.call_timeout.or(given).unwrap_or_default() }
+        let limit = self.deadline.map(|deadline| deadline.saturating_duration_since(self.started));
+        TimedOut { limit: limit.unwrap_or_default() }
     }
 
     /// Decides whether there will be another try, and when.
@@ -289,10 +314,10 @@ impl<P: Deref<Target = Plan>> Execution<P> {
     /// Settles whatever is held and tells the observers, once.
     fn finish(&mut self, outcome: &Outcome, stopped: Option<Stopped>) {
         self.stage = Stage::Over;
-        if let Some((inside, index, _)) = self.reserved.take() {
+        if let Some((inside, index, place)) = self.reserved.take() {
             let gates = if inside { &self.plan.attempt_gates } else { &self.plan.call_gates };
             if let Some(Gate::Limiter { limiter, .. }) = gates.get(index) {
-                limiter.give_back(self.permits());
+                limiter.give_up(place);
             }
         }
         settle(&self.plan.attempt_gates, &mut self.attempt_tokens, outcome);
@@ -317,7 +342,9 @@ fn settle(gates: &[Gate], tokens: &mut Tokens, outcome: &Outcome) {
 impl<P: Deref<Target = Plan>> Drop for Execution<P> {
     fn drop(&mut self) {
         if !matches!(self.stage, Stage::Over) {
-            let outcome = if std::thread::panicking() { Outcome::Panicked } else { Outcome::Cancelled };
+            // A call that is dropped because something else panics was cancelled.
+            let panicked = self.inside_operation && std::thread::panicking();
+            let outcome = if panicked { Outcome::Panicked } else { Outcome::Cancelled };
             self.finish(&outcome, None);
         }
     }

@@ -58,7 +58,10 @@ where
         let mut this = self.project();
         loop {
             if let Some(attempt) = this.attempt.as_mut().as_pin_mut() {
-                if let Poll::Ready(result) = attempt.poll(cx) {
+                this.execution.set_inside_operation(true);
+                let polled = attempt.poll(cx);
+                this.execution.set_inside_operation(polled.is_ready());
+                if let Poll::Ready(result) = polled {
                     this.attempt.set(None);
                     *this.timer = None;
                     if let Some(result) = this.execution.attempt_ended(result, &*this.classify) {
