@@ -1,7 +1,9 @@
 //! A sorted set of wakers, each due at an instant: what async waiting is made of.
-//! Holds at most one waker per live sleep; wakes outside its lock; decides nothing.
+//! Holds at most one waker per live sleep; wakers are other people's code, so they are cloned, called and dropped
+//! outside the lock. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -29,17 +31,20 @@ impl Timers {
 
     /// Registers `waker` for `deadline`, in the place of `previous` when given.
     pub(crate) fn register(&self, deadline: Instant, previous: Option<TimerKey>, waker: &Waker) -> TimerKey {
+        let waker = waker.clone();
         let mut queue = self.lock();
         if let Some(key) = previous
             && let Some(entry) = queue.wakers.get_mut(&key)
         {
-            entry.clone_from(waker);
+            let replaced = std::mem::replace(entry, waker);
+            drop(queue);
+            drop(replaced);
             return key;
         }
         let key = (deadline, queue.next);
         queue.next += 1;
         let is_first = queue.wakers.first_key_value().is_none_or(|(first, _)| key < *first);
-        queue.wakers.insert(key, waker.clone());
+        queue.wakers.insert(key, waker);
         drop(queue);
         if is_first {
             self.earlier.notify_one();
@@ -48,7 +53,8 @@ impl Timers {
     }
 
     pub(crate) fn cancel(&self, key: TimerKey) {
-        self.lock().wakers.remove(&key);
+        let removed = self.lock().wakers.remove(&key);
+        drop(removed);
     }
 
     /// Wakes everything due at `now`.
@@ -59,7 +65,10 @@ impl Timers {
             std::mem::replace(&mut queue.wakers, later)
         };
         for waker in due.into_values() {
-            waker.wake();
+            // One broken executor must not keep everybody else asleep, nor end the timer thread.
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("a task panicked when its timer woke it");
+            }
         }
     }
 
