@@ -63,6 +63,10 @@ impl Backoff {
             Self::Fixed { delay } => delay,
             Self::Linear { initial, cap } => initial.saturating_mul(step).min(cap),
             Self::Exponential { initial, base, cap } => {
+                // Zero times an overflow would be no number.
+                if initial.is_zero() {
+                    return initial;
+                }
                 // Powers overflow to infinity, never to a small number; whatever is not a duration is cut to the cap.
                 let seconds = initial.as_secs_f64() * base.powf(f64::from(step - 1));
                 Duration::try_from_secs_f64(seconds).map_or(cap, |delay| delay.min(cap))

@@ -18,7 +18,17 @@ fn pauses_grow_as_described() {
     let (initial, cap) = (MILLIS(100), MILLIS(1_000));
     let first_six = |backoff: Backoff| (1..=6).map(|n| backoff.delay(n).as_millis()).collect::<Vec<_>>();
     assert_eq!(first_six(Backoff::fixed(initial)), [100; 6]);
+    assert_eq!(first_six(Backoff::Linear { initial, cap }), [100, 200, 300, 400, 500, 600]);
+    assert_eq!(first_six(Backoff::Fibonacci { initial, cap }), [100, 100, 200, 300, 500, 800]);
     assert_eq!(first_six(Backoff::exponential(initial, 2.0, cap)), [100, 200, 400, 800, 1_000, 1_000]);
+}
+
+#[test]
+fn no_pause_stays_no_pause_however_often_it_is_doubled() {
+    let backoff = Backoff::exponential(Duration::ZERO, 2.0, MILLIS(1_000));
+    for attempt in [1, 2, 1_024, 1_026, u32::MAX] {
+        assert_eq!(backoff.delay(attempt), Duration::ZERO, "attempt {attempt}");
+    }
 }
 
 #[test]
