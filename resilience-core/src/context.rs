@@ -49,6 +49,19 @@ impl ErrorId {
         Self((stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | random)
     }
 
+    /// The id that [`as_u128`](Self::as_u128) gave as a number: for storage that keeps ids in binary. Any number is
+    /// taken; one that was not made by [`new`](Self::new) sorts by its upper 48 bits all the same.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, ErrorId};
+    ///
+    /// let id = ErrorId::new(&Clock::system());
+    /// assert_eq!(ErrorId::from_u128(id.as_u128()), id);
+    /// ```
+    pub const fn from_u128(number: u128) -> Self {
+        Self(number)
+    }
+
     /// The id as a number.
     pub const fn as_u128(self) -> u128 {
         self.0
