@@ -35,7 +35,7 @@ pub enum Event<'a> {
     RetryScheduled {
         /// The pipeline's name.
         pipeline: &'a str,
-        /// The attempt that failed, counted from 1.
+        /// The attempt that failed, counted from 1; 0 when a policy refused the call before its first attempt.
         attempt: u32,
         /// The pause before the next one.
         delay: Duration,
