@@ -1,0 +1,70 @@
+//! What the path of a call costs in memory: nothing, when it succeeds and when an open breaker refuses it.
+//! Counted by an allocator that counts, per thread; the pipelines are those of the documentation.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use resilience_core::{CircuitBreaker, Pipeline, RateLimiter, Reason, Retry};
+
+/// All five policies in the recommended order, on the system's clock, and the breaker among them.
+fn full_pipeline() -> (Pipeline, CircuitBreaker) {
+    let breaker = CircuitBreaker::builder("search_backend").build().unwrap();
+    let limiter = RateLimiter::builder("search_rate").rate(1_000_000, Duration::from_secs(1)).burst(1_000_000);
+    let pipeline = Pipeline::builder("search")
+        .timeout(Duration::from_secs(10))
+        .retry(Retry::default())
+        .rate_limiter(limiter.build().unwrap())
+        .circuit_breaker(breaker.clone())
+        .timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    (pipeline, breaker)
+}
+
+fn ready<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the operation is ready at once"),
+    }
+}
+
+/// How many allocations a hundred runs of `work` make, after one that warms up what is made once per process.
+fn allocations(mut work: impl FnMut()) -> u64 {
+    work();
+    measure(|| (0..100).for_each(|_| work())).count_total
+}
+
+#[test]
+fn the_counter_sees_an_allocation() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1_u64)))), 100);
+}
+
+#[test]
+fn a_blocking_call_that_succeeds_allocates_nothing() {
+    let (pipeline, _breaker) = full_pipeline();
+    assert_eq!(allocations(|| assert_eq!(pipeline.call(|| Ok::<_, io::Error>(7)).ok(), Some(7))), 0);
+}
+
+#[test]
+fn an_async_call_that_succeeds_allocates_nothing() {
+    let (pipeline, _breaker) = full_pipeline();
+    let call = || ready(pipeline.call_async(|| async { Ok::<_, io::Error>(7) }));
+    assert_eq!(allocations(|| assert_eq!(call().ok(), Some(7))), 0);
+}
+
+#[test]
+fn the_refusal_of_an_open_breaker_allocates_nothing() {
+    let (pipeline, breaker) = full_pipeline();
+    while breaker.try_acquire().is_ok() {
+        assert!(breaker.call(|| Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused))).is_err());
+    }
+    let refused = || breaker.try_acquire().err().map(|rejection| rejection.reason);
+    assert_eq!(allocations(|| assert_eq!(refused(), Some(Reason::CircuitOpen))), 0);
+    let refused =
+        || pipeline.call(|| Ok::<_, io::Error>(())).err().and_then(|error| error.as_rejection().map(|r| r.reason));
+    assert_eq!(allocations(|| assert_eq!(refused(), Some(Reason::CircuitOpen))), 0);
+}
