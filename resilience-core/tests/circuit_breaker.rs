@@ -1,11 +1,13 @@
 //! The circuit breaker's behaviour through its public API, on a manual clock.
 
 use std::io;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use resilience_core::{
-    BreakerState, Category, CircuitBreaker, Class, Clock, ManualClock, Outcome, Reason, circuit_breaker::Permit,
+    BreakerState, Category, CircuitBreaker, Class, Clock, ManualClock, Outcome, Pipeline, Reason,
+    circuit_breaker::Permit,
 };
 
 const DOWN: Outcome = Outcome::Failure(Class::of(Category::Network));
@@ -260,6 +262,56 @@ fn concurrent_probes_never_exceed_their_permits_under_contention() {
     });
     let most = most.into_inner();
     assert!((1..=2).contains(&most), "{most} probes at once");
+}
+
+#[test]
+fn a_probe_that_times_out_returns_its_permit_a_thousand_times() {
+    let time = ManualClock::auto_advancing();
+    let breaker = CircuitBreaker::builder("test").consecutive_failures(1).clock(time.clock()).build().unwrap();
+    let pipeline = Pipeline::builder("test").circuit_breaker(breaker.clone()).timeout(Duration::from_secs(1));
+    let pipeline = pipeline.clock(time.clock()).build().unwrap();
+    trip(&breaker);
+    for _ in 0..1_000 {
+        time.advance(Duration::from_secs(60));
+        let mut call = std::pin::pin!(pipeline.call_async(std::future::pending::<io::Result<()>>));
+        let Poll::Ready(result) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("the clock moves to the deadline by itself")
+        };
+        assert!(result.unwrap_err().is_timed_out(), "it was admitted as a probe");
+        assert_eq!(breaker.state(), BreakerState::Open);
+    }
+}
+
+#[test]
+fn no_call_is_lost_in_the_statistics_whatever_the_threads_do() {
+    let breaker = CircuitBreaker::builder("test").failure_rate(0.9, 50, 50).open_for(Duration::from_nanos(1)).build();
+    let breaker = breaker.unwrap();
+    let asked = 4 * 5_000;
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let breaker = &breaker;
+            scope.spawn(move || {
+                for call in 0..5_000 {
+                    let Ok(permit) = breaker.try_acquire() else { continue };
+                    permit.settle(match (thread + call) % 3 {
+                        0 => &DOWN,
+                        1 => &MISTAKE,
+                        _ => &Outcome::Success,
+                    });
+                }
+            });
+        }
+        let (mut last, mut seen) = (0, 0);
+        while last < asked && seen < 10_000 {
+            let now = breaker.statistics();
+            assert_eq!(now.calls, now.successes + now.failures + now.ignored);
+            assert!(now.window_failures <= now.window_calls && now.window_calls <= 50);
+            assert!(now.calls + now.rejected >= last, "no counter goes back");
+            (last, seen) = (now.calls + now.rejected, seen + 1);
+        }
+    });
+    let end = breaker.statistics();
+    assert_eq!(end.calls + end.rejected, asked);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 use resilience_core::{BreakerState, Category, CircuitBreaker, Class, Clock, Outcome, RateLimiter};
+use std::future::Future;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 const DOWN: Outcome = Outcome::Failure(Class::of(Category::Network));
@@ -52,6 +54,30 @@ fn a_stale_success_never_touches_a_newer_generation() {
         stale.settle(&Outcome::Success);
         other.join().unwrap();
         assert_eq!(breaker.state(), BreakerState::Open);
+    });
+}
+
+#[test]
+fn a_place_given_up_while_another_queues_is_neither_lost_nor_used_twice() {
+    loom::model(|| {
+        let (clock, _) = Clock::manual();
+        let limiter = RateLimiter::builder("model").rate(1, Duration::from_secs(1)).burst(1).clock(clock);
+        let limiter = limiter.build().unwrap();
+        limiter.try_acquire(1).unwrap();
+        let wait = |limiter: &RateLimiter| limiter.try_acquire(1).unwrap_err().retry_after.unwrap();
+        let theirs = limiter.clone();
+        let other = thread::spawn(move || {
+            let mut place = Box::pin(theirs.acquire_async(1, Duration::from_secs(60)));
+            assert!(place.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        });
+        let mut mine = Box::pin(limiter.acquire_async(1, Duration::from_secs(60)));
+        assert!(mine.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        other.join().unwrap();
+        // I stand at one second or at two, and the other place is free, before me or behind me.
+        let next = wait(&limiter);
+        assert!(next == Duration::from_secs(1) || next == Duration::from_secs(2), "{next:?}");
+        drop(mine);
+        assert_eq!(wait(&limiter), Duration::from_secs(1), "nobody queues");
     });
 }
 

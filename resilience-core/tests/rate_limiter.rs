@@ -87,6 +87,62 @@ fn waiters_are_served_in_order_and_a_dropped_one_gives_its_place_back() {
 }
 
 #[test]
+fn a_place_given_up_in_the_middle_goes_to_who_comes_next_and_nobody_goes_twice() {
+    let (limiter, time) = limiter(1, 1, 1);
+    limiter.try_acquire(1).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let join = || Box::pin(limiter.acquire_async(1, Duration::from_secs(60)));
+    let mut waiters: Vec<_> = (0..3).map(|number| (number, join())).collect();
+    for (_, waiter) in &mut waiters {
+        assert!(waiter.as_mut().poll(&mut cx).is_pending());
+    }
+    drop(waiters.remove(1));
+    for number in [3, 4] {
+        waiters.push((number, join()));
+        assert!(waiters.last_mut().is_some_and(|(_, waiter)| waiter.as_mut().poll(&mut cx).is_pending()));
+    }
+    let mut served = Vec::new();
+    for second in 1..=4 {
+        time.advance(Duration::from_secs(1));
+        waiters.retain_mut(|(number, waiter)| {
+            let ready = waiter.as_mut().poll(&mut cx).is_ready();
+            if ready {
+                served.push((second, *number));
+            }
+            !ready
+        });
+    }
+    assert_eq!(served, [(1, 0), (2, 3), (3, 2), (4, 4)]);
+}
+
+#[test]
+fn a_queue_dropped_from_its_head_leaves_no_debt_behind() {
+    let (limiter, time) = limiter(1, 1, 1);
+    limiter.try_acquire(1).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut waiters: Vec<_> = (0..1_000).map(|_| Box::pin(limiter.acquire_async(1, Duration::MAX))).collect();
+    for waiter in &mut waiters {
+        assert!(waiter.as_mut().poll(&mut cx).is_pending());
+    }
+    // A vector drops its elements first to last, as a server that closes its connections might.
+    drop(waiters);
+    time.advance(Duration::from_secs(1));
+    assert!(limiter.try_acquire(1).is_ok());
+}
+
+#[test]
+fn a_step_of_the_wall_clock_neither_fills_nor_freezes_it() {
+    let (limiter, time) = limiter(1, 1, 1);
+    limiter.try_acquire(1).unwrap();
+    for wall in [std::time::SystemTime::UNIX_EPOCH, std::time::SystemTime::now() + Duration::from_secs(86_400)] {
+        time.set_wall(wall);
+        assert!(limiter.try_acquire(1).is_err());
+        time.advance(Duration::from_secs(1));
+        assert!(limiter.try_acquire(1).is_ok());
+    }
+}
+
+#[test]
 fn statistics_tell_what_is_left_and_what_was_refused() {
     let (limiter, time) = limiter(100, 60, 10);
     limiter.try_acquire(7).unwrap();
