@@ -6,7 +6,7 @@ mod config;
 mod machine;
 mod permit;
 
-pub use config::{CircuitBreakerBuilder, SlowCalls, Trip};
+pub use config::{CircuitBreakerBuilder, Trip};
 pub use permit::Permit;
 
 pub(crate) use permit::Token;

@@ -46,13 +46,13 @@ pub(crate) struct Plan {
     pub(crate) attempt_gates: Vec<Gate>,
 }
 
-/// What one call brings with it.
-#[derive(Debug, Clone, Copy, Default)]
+/// What one call brings with it. Not `Copy`, so that it can come to hold a key or a name.
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CallOptions {
     /// The call must be over by then, whatever the pipeline would allow: the deadline of whoever called us.
     pub deadline: Option<Instant>,
-    /// How many permits it takes from rate limiters; 0 counts as 1.
+    /// How many permits it takes from rate limiters; 0 counts as 1, more than a limiter's burst is refused.
     pub permits: u32,
 }
 

@@ -40,12 +40,11 @@ pub enum Trip {
 
 /// Also opens when too many calls of the window are slow, whatever their result.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct SlowCalls {
+pub(super) struct SlowCalls {
     /// From when on a call is slow.
-    pub longer_than: Duration,
+    pub(super) longer_than: Duration,
     /// The part of slow calls that opens: in (0, 1].
-    pub rate: f64,
+    pub(super) rate: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
