@@ -151,11 +151,24 @@ impl CircuitBreaker {
         self.0.machine.statistics(self.0.clock.now())
     }
 
-    /// Asks to make a call. Settle the permit with the call's outcome; a permit that is dropped counts as cancelled
-    /// (or panicked) and frees its place.
+    /// Asks to make a call. Settle the permit with the call's outcome; a permit that is dropped counts as cancelled,
+    /// or as panicked when the thread is unwinding, and frees its place.
     ///
     /// # Errors
     /// A [`Rejection`] when the breaker does not let the call through.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, Class, Category, Outcome};
+    ///
+    /// let breaker = CircuitBreaker::builder("parser").build()?;
+    /// let permit = breaker.try_acquire().expect("it is closed");
+    /// match "12x".parse::<u32>() {
+    ///     Ok(_) => permit.settle(&Outcome::Success),
+    ///     Err(_) => permit.settle(&Outcome::Failure(Class::of(Category::Validation))), // nobody's fault but ours
+    /// }
+    /// assert_eq!((breaker.statistics().failures, breaker.statistics().ignored), (0, 1));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         self.admit().map(|token| Permit::new(Cow::Borrowed(self), token))
     }
@@ -195,10 +208,23 @@ impl CircuitBreaker {
         result.map_err(|error| Error::operation(error, 1))
     }
 
-    /// Makes one async call through the breaker. Dropping the future returns the permit.
+    /// Makes one async call through the breaker, on any executor. Dropping the future returns the permit.
     ///
     /// # Errors
     /// The operation's own error, or a rejection.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use resilience_core::CircuitBreaker;
+    ///
+    /// let breaker = CircuitBreaker::builder("store").build()?;
+    /// let call = breaker.call_async(async { Ok::<_, std::io::Error>("stored") });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// let answer = runtime.block_on(call)?;
+    /// assert_eq!(answer, "stored");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn call_async<T, E: Classify>(
         &self,
         operation: impl Future<Output = Result<T, E>>,
@@ -220,7 +246,7 @@ impl CircuitBreaker {
         self.set(BreakerState::Disabled);
     }
 
-    /// Closes the breaker and forgets what it counted.
+    /// Closes the breaker and forgets what it counted towards opening; calls under way from before are not judged.
     pub fn reset(&self) {
         self.set(BreakerState::Closed);
     }

@@ -175,6 +175,23 @@ impl Clock {
     }
 
     /// Completes after `duration`. Needs no runtime; dropping it costs nothing and leaves nothing behind.
+    ///
+    /// # Panics
+    /// On the system clock, when polled first and the process cannot start the one timer thread.
+    ///
+    /// ```
+    /// use std::pin::pin;
+    /// use std::task::{Context, Waker};
+    /// use std::{future::Future, time::Duration};
+    /// use resilience_core::Clock;
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let mut sleep = pin!(clock.sleep(Duration::from_secs(1)));
+    /// let mut cx = Context::from_waker(Waker::noop());
+    /// assert!(sleep.as_mut().poll(&mut cx).is_pending());
+    /// time.advance(Duration::from_secs(1));
+    /// assert!(sleep.as_mut().poll(&mut cx).is_ready());
+    /// ```
     pub fn sleep(&self, duration: Duration) -> Sleep {
         self.sleep_until(self.now() + duration)
     }

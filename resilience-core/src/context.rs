@@ -128,6 +128,16 @@ impl<'de> serde::Deserialize<'de> for ErrorId {
 }
 
 /// One error, as it was handled.
+///
+/// ```
+/// use std::io;
+/// use resilience_core::{Category, Clock, ErrorContext};
+///
+/// let error = io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer");
+/// let context = ErrorContext::new(&Clock::system(), "registry", "fetch serde", &error).attempts(3).detail("try", 3);
+/// assert_eq!((context.class.category, context.attempts), (Category::Network, 3));
+/// assert_eq!(context.message, "connection reset by peer");
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ErrorContext {

@@ -46,11 +46,26 @@ pub(crate) struct Plan {
     pub(crate) attempt_gates: Vec<Gate>,
 }
 
-/// What one call brings with it. Not `Copy`, so that it can come to hold a key or a name.
+/// What one call brings with it, beside its operation.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{CallOptions, Clock, Pipeline};
+///
+/// let pipeline = Pipeline::builder("search").timeout(Duration::from_secs(10)).build()?;
+/// let now = pipeline.clock().now();
+/// let options = CallOptions::new().deadline(now + Duration::from_secs(2)).permits(3);
+/// let deadline = pipeline.call_with(options, |attempt| Ok::<_, std::io::Error>(attempt.deadline));
+/// assert_eq!(deadline.unwrap(), Some(now + Duration::from_secs(2)));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
+///
+/// Not `Copy`, so that it can come to hold a key or a name.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CallOptions {
-    /// The call must be over by then, whatever the pipeline would allow: the deadline of whoever called us.
+    /// The call must be over by then, whatever the pipeline would allow: the deadline of whoever called us, on the
+    /// pipeline's clock. A call that comes after it is refused before any policy is asked.
     pub deadline: Option<Instant>,
     /// How many permits it takes from rate limiters; 0 counts as 1, more than a limiter's burst is refused.
     pub permits: u32,
@@ -159,8 +174,24 @@ impl Pipeline {
 
     /// Makes an async call, on any executor. Dropping the future cancels it and gives every permit back.
     ///
+    /// An attempt whose time is over is dropped wherever it awaits: an operation that must not stop there belongs in
+    /// a task of its own, whose handle is awaited here.
+    ///
     /// # Errors
     /// The operation's own last error, a rejection, or a timeout, with the number of attempts made.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use resilience_core::{Pipeline, Retry};
+    ///
+    /// let pipeline = Pipeline::builder("search").retry(Retry::default()).timeout(Duration::from_secs(2)).build()?;
+    /// let call = pipeline.call_async(|| async { Ok::<_, std::io::Error>(3) });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert_eq!(runtime.block_on(call)?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn call_async<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Error<E>>
     where
         E: Classify,

@@ -1,4 +1,4 @@
-//! The rate limiter: blocking and async shells around one [`Bucket`], which decides.
+//! The rate limiter: blocking and async shells around one bucket, which decides.
 //! Never grants more than the burst plus the rate times the span, over any span; a place in the queue that is given
 //! up goes to others. Nothing is polled: who waits is told for how long.
 
@@ -83,7 +83,7 @@ pub struct RateLimiterBuilder {
 }
 
 impl RateLimiterBuilder {
-    /// How many permits come back per `period`. Both more than 0; default 100 per 60 s.
+    /// How many permits (from 1) come back per `period` (more than 0, at most 10 years); default 100 per 60 s.
     #[must_use]
     pub fn rate(mut self, permits: u32, period: Duration) -> Self {
         self.permits = permits;
@@ -91,7 +91,7 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// How many permits can be saved up and used at once. From 1; default 10.
+    /// How many permits can be saved up and used at once. From 1, to as many as come back within 10 years; default 10.
     #[must_use]
     pub fn burst(mut self, burst: u32) -> Self {
         self.burst = burst;
@@ -159,7 +159,7 @@ impl RateLimiter {
         &self.0.name
     }
 
-    /// Takes `permits` now, or not at all.
+    /// Takes `permits` now, or not at all. Never ahead of those who wait.
     ///
     /// # Errors
     /// A [`Rejection`] when they are not there; it says when they would be, or that they never will.

@@ -57,6 +57,15 @@ impl Backoff {
 
     /// The pause after the failure of attempt number `attempt` (from 1), before jitter: never more than the cap,
     /// whatever the attempt.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Backoff;
+    ///
+    /// let backoff = Backoff::exponential(Duration::from_millis(100), 2.0, Duration::from_secs(30));
+    /// assert_eq!(backoff.delay(3), Duration::from_millis(400));
+    /// assert_eq!(backoff.delay(u32::MAX), Duration::from_secs(30));
+    /// ```
     pub fn delay(&self, attempt: u32) -> Duration {
         let step = attempt.max(1);
         match *self {
@@ -244,7 +253,7 @@ impl RetryBuilder {
         self
     }
 
-    /// No attempt starts later than this after the first. Default: no limit.
+    /// No attempt starts later than this after the first. More than 0, at most 10 years; default: no limit.
     #[must_use]
     pub const fn max_elapsed(mut self, limit: Duration) -> Self {
         self.max_elapsed = Some(limit);
@@ -252,21 +261,22 @@ impl RetryBuilder {
     }
 
     /// The longest pause accepted from the dependency's own `Retry-After` or a policy's refusal; when it asks for
-    /// more, the call ends. Default 30 s.
+    /// more, the call ends. 0 to 10 years; default 30 s.
     #[must_use]
     pub const fn max_retry_after(mut self, limit: Duration) -> Self {
         self.max_retry_after = limit;
         self
     }
 
-    /// How the pauses grow.
+    /// How the pauses grow. The first pause at most the cap, the cap at most 10 years, a base 1 to 1000; default
+    /// exponential from 100 ms by 2 to 30 s.
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// How the pauses are spread.
+    /// How the pauses are spread. A ratio 0 to 1; default ±20 %. A pause the dependency asked for is never cut short.
     #[must_use]
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
@@ -323,7 +333,20 @@ impl Retry {
         RetryProgress { started: now, tries: 0 }
     }
 
-    /// Decides after a failed try: again after a pause, or not.
+    /// Decides after a failed try at `now`: again after a pause, or not. A try that could not start before `deadline`
+    /// is not made. For shells of your own; a [`Pipeline`](crate::Pipeline) does this for you.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, Clock, Retry, Stopped, retry::RetryDecision};
+    ///
+    /// let (retry, now) = (Retry::builder().max_attempts(2).build()?, Clock::system().now());
+    /// let mut progress = retry.start(now);
+    /// let class = Class::of(Category::Network);
+    /// assert!(matches!(retry.decide(&mut progress, &class, now, None), RetryDecision::After(_)));
+    /// let second = retry.decide(&mut progress, &class, now, None);
+    /// assert_eq!(second, RetryDecision::Stop(Stopped::AttemptsExhausted));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn decide(
         &self,
         progress: &mut RetryProgress,

@@ -83,14 +83,23 @@ impl CircuitBreakerBuilder {
         self.trip(Trip::ConsecutiveFailures(threshold))
     }
 
-    /// Opens when at least `rate` (0 to 1) of the last `calls` calls failed, once `minimum_calls` were made.
+    /// Opens when at least `rate` (more than 0, at most 1) of the last `calls` calls (1 to 1 000 000) failed, once
+    /// `minimum_calls` (1 to `calls`) were made. Calls that say nothing of the dependency are not counted.
+    ///
+    /// ```
+    /// use resilience_core::CircuitBreaker;
+    ///
+    /// let breaker = CircuitBreaker::builder("search").failure_rate(0.5, 100, 10).build()?;
+    /// # drop(breaker);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn failure_rate(self, rate: f64, calls: u32, minimum_calls: u32) -> Self {
         self.trip(Trip::FailureRateOfCalls { calls, rate, minimum_calls })
     }
 
-    /// Opens when at least `rate` (0 to 1) of the calls of the last `span` failed, if there were `minimum_calls`.
-    /// The window forgets in steps of a sixteenth of `span`.
+    /// Opens when at least `rate` (more than 0, at most 1) of the calls of the last `span` (more than 0, at most 10
+    /// years) failed, if there were `minimum_calls` (from 1). The window forgets in steps of a sixteenth of `span`.
     #[must_use]
     pub fn failure_rate_over(self, rate: f64, span: Duration, minimum_calls: u32) -> Self {
         self.trip(Trip::FailureRateOfTime { span, rate, minimum_calls })
@@ -103,15 +112,15 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Also opens when at least `rate` (0 to 1) of the window's calls took longer than `longer_than`. Needs a
-    /// failure-rate window.
+    /// Also opens when at least `rate` (more than 0, at most 1) of the window's calls took longer than `longer_than`
+    /// (more than 0), whatever their result. Needs a failure-rate window.
     #[must_use]
     pub fn slow_call_rate(mut self, rate: f64, longer_than: Duration) -> Self {
         self.settings.slow_calls = Some(SlowCalls { longer_than, rate });
         self
     }
 
-    /// How long it stays open before it probes. More than 0; default 60 s.
+    /// How long it stays open before it probes. More than 0, at most 10 years; default 60 s.
     #[must_use]
     pub fn open_for(mut self, time: Duration) -> Self {
         self.settings.open_for = time;

@@ -43,25 +43,27 @@ impl PipelineBuilder {
         self.step(Policy::Timeout(limit))
     }
 
-    /// Tries again what failed for a passing reason.
+    /// Tries again what failed for a passing reason: the operation, or a policy listed after it. At most one.
     #[must_use]
     pub fn retry(self, retry: Retry) -> Self {
         self.step(Policy::Retry(retry))
     }
 
-    /// Takes permits before going on; refuses when they are not there.
+    /// Takes permits before going on; refuses when they are not there. Permits taken are used up, also when a policy
+    /// further in refuses the call.
     #[must_use]
     pub fn rate_limiter(self, limiter: RateLimiter) -> Self {
         self.rate_limiter_waiting(limiter, Duration::ZERO)
     }
 
-    /// Takes permits before going on, waiting for up to `max_wait` until they are there.
+    /// Takes permits before going on, waiting for up to `max_wait` (at most 10 years) until they are there, and never
+    /// to the call's deadline. The limiter must go by the pipeline's clock.
     #[must_use]
     pub fn rate_limiter_waiting(self, limiter: RateLimiter, max_wait: Duration) -> Self {
         self.step(Policy::Gate(Gate::Limiter { limiter, max_wait }))
     }
 
-    /// Stops calling what keeps failing.
+    /// Stops calling what keeps failing. Each breaker at most once.
     #[must_use]
     pub fn circuit_breaker(self, breaker: CircuitBreaker) -> Self {
         self.step(Policy::Gate(Gate::Breaker(breaker)))
