@@ -1,7 +1,7 @@
 //! Judges from outside what the guarded process left behind: its audit log, its health history, its shutdown report.
 //! It trusts nothing that the process said of itself but what it said the log had promised to keep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -55,9 +55,16 @@ fn judge_audit(story: &mut Story, audit: &Path) -> Vec<Check> {
     let promised = !anchors.is_empty() && anchors.len() == story.acknowledged.len();
     checks.push(Check::new(promised, "records were acknowledged as durable", format!("{} of them", anchors.len())));
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+    // Faults without a recovery after them; what a kill cut short happens again in the next life.
+    let mut open = BTreeSet::new();
     match Reader::open(audit) {
         Ok(reader) => {
             for record in reader.map_while(Result::ok) {
+                match (record.event_type(), record.action()) {
+                    ("drill", "fault_injected") => _ = open.insert(record.resource().to_owned()),
+                    ("drill", "recovered") => _ = open.remove(record.resource()),
+                    _ => {}
+                }
                 *counts.entry((record.event_type().to_owned(), record.action().to_owned())).or_default() += 1;
             }
         }
@@ -77,7 +84,12 @@ fn judge_audit(story: &mut Story, audit: &Path) -> Vec<Check> {
         "every fault is in the log",
         format!("{injected} of {told} told"),
     ));
-    checks.push(Check::new(recovered > 0, "recoveries are in the log", recovered));
+    let left: Vec<_> = open.into_iter().collect();
+    checks.push(Check::new(
+        left.is_empty() && recovered > 0,
+        "every fault in the log is followed by its recovery",
+        if left.is_empty() { format!("{recovered} recoveries") } else { format!("none after: {}", left.join(", ")) },
+    ));
     story.audit_counts =
         counts.into_iter().map(|((kind, action), count)| (format!("{kind} {action}"), count)).collect();
     checks

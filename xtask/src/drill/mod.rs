@@ -11,8 +11,10 @@ mod plot;
 mod protocol;
 mod registry;
 mod report;
+mod sources;
 mod watch;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -21,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Stop;
 use crate::process::Interrupt;
-use crate::workspace::Workspace;
 
 /// Tells a process started by this program what it is: nothing set means the command line decides.
 pub(crate) const ROLE: &str = "XTASK_DRILL_ROLE";
@@ -58,8 +59,8 @@ pub(crate) struct Args {
     /// Print the result as JSON on standard output.
     #[arg(long)]
     json: bool,
-    /// How many real files to parse at most.
-    #[arg(long, default_value_t = 4_000, value_name = "N")]
+    /// How many real files to parse at most; 1000 or more.
+    #[arg(long, default_value_t = 4_000, value_name = "N", value_parser = enough_files)]
     files: usize,
     /// Break a guard on purpose: the drill must then fail.
     #[arg(long = "break", value_name = "GUARD")]
@@ -79,31 +80,32 @@ pub(crate) fn run_role() -> Option<ExitCode> {
 
 /// Runs the drill; true when everything was as it must be.
 pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
-    let workspace = Workspace::load(&crate::workspace::root()?)?;
+    let checkout = sources::Checkout::load(&crate::workspace::root()?)?;
+    let sources = checkout.files(args.files)?;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    let folder = workspace.target.join("drill");
+    let folder = checkout.target_directory.join("drill");
     let _lock = crate::steps::lock("drill", &folder)?;
     let work = fresh_folder(&folder)?;
-    let sources = sources(&workspace, args.files)?;
+    let (page, data) = (folder.join("report.html"), folder.join("result.json"));
+    for old in [&page, &data] {
+        forget(old)?;
+    }
     let interrupt = Interrupt::watch()?;
-    anstream::eprintln!(
-        "drill, seed {seed}: {} real files, report in {}",
-        sources.len(),
-        folder.join("report.html").display()
-    );
+    anstream::eprintln!("drill, seed {seed}: {} real files, report in {}", sources.len(), page.display());
 
     let orders = guarded::Orders { seed, directory: work.clone(), sources, skip: Vec::new(), broken: args.broken };
     let mut story = watch::run(orders, &interrupt)?;
     judge::judge(&mut story, &work, args.broken);
 
-    write_whole(&folder.join("report.html"), report::html(&story).as_bytes())?;
     let json = report::json(&story);
-    write_whole(&folder.join("result.json"), json.as_bytes())?;
-    if args.json {
-        println!("{json}");
+    write_whole(&page, report::html(&story).as_bytes())?;
+    write_whole(&data, json.as_bytes())?;
+    // Whoever closed the other end of a pipe has seen enough; the exit code still tells.
+    let _ = if args.json {
+        writeln!(std::io::stdout(), "{json}")
     } else {
-        anstream::print!("{}", report::table(&story));
-    }
+        write!(anstream::stdout(), "{}", report::table(&story))
+    };
     Ok(story.passed())
 }
 
@@ -117,43 +119,22 @@ fn fresh_folder(folder: &Path) -> Result<PathBuf, Stop> {
     Ok(work)
 }
 
+/// Removes what an earlier run left: a run that is stopped must not leave the verdict of another one behind.
+fn forget(path: &Path) -> Result<(), Stop> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Stop::write(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads `--files`.
+fn enough_files(text: &str) -> Result<usize, String> {
+    let allowed = || format!("allowed: whole numbers from {}", sources::LEAST);
+    text.parse().ok().filter(|number| *number >= sources::LEAST).ok_or_else(allowed)
+}
+
 /// Writes a file so that it is there whole or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
     let next = path.with_extension("next");
     std::fs::write(&next, bytes).and_then(|()| std::fs::rename(&next, path)).map_err(|error| Stop::write(path, &error))
-}
-
-/// The workspace's Rust files and those of its dependencies in cargo's local store, in a fixed order, `most` of them
-/// spread evenly.
-fn sources(workspace: &Workspace, most: usize) -> Result<Vec<PathBuf>, Stop> {
-    let mut files = Vec::new();
-    for package in &workspace.packages {
-        if let Some(folder) = package.manifest_path.parent() {
-            collect(folder, &workspace.target, &mut files);
-        }
-    }
-    files.sort_unstable();
-    files.dedup();
-    if files.is_empty() {
-        return Err(Stop::Setup("cargo's local store holds no Rust files; run `cargo fetch` first".into()));
-    }
-    let all = files.len();
-    if most < all {
-        let keep = |index: usize| index * most / all != (index + 1) * most / all;
-        files = files.into_iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, file)| file).collect();
-    }
-    Ok(files)
-}
-
-fn collect(folder: &Path, except: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let (path, kind) = (entry.path(), entry.file_type());
-        // Links are not followed: none can lead out of the store or round in a circle.
-        match kind {
-            Ok(kind) if kind.is_dir() && path != except => collect(&path, except, files),
-            Ok(kind) if kind.is_file() && path.extension().is_some_and(|ending| ending == "rs") => files.push(path),
-            _ => {}
-        }
-    }
 }

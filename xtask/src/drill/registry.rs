@@ -90,7 +90,9 @@ impl Client<'_> {
             let _ = bench.runtime.block_on(guard.probe());
             guard.breaker().state() == BreakerState::Closed
         });
-        bench.recovered(STAGE, what)?;
+        if closed {
+            bench.recovered(STAGE, what)?;
+        }
         Ok(closed)
     }
 }
@@ -114,6 +116,7 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
     outage(bench, &mut client, &known, &mut left, &mut findings)?;
     bench.progress(STAGE, 2, total);
 
+    let mut amiss = Vec::new();
     for (number, fault) in faults.into_iter().enumerate() {
         let step = Instant::now();
         bench.fault(STAGE, fault.as_str())?;
@@ -122,8 +125,14 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
         let scope = if corrupt { Scope::Packages } else { Scope::All };
         bench.registry.set_fault_for(scope, fault.clone())?;
         let (old, new) = (known[number % known.len()], left.next().ok_or("the catalog is too small")?);
+        let met = || bench.registry.stats().by_fault.get(fault.as_str()).copied().unwrap_or(0);
+        let before = met();
         client.fetch(old);
         let outcome = client.fetch(new);
+        // A closed port sees no requests to count.
+        if (met() == before && fault != Fault::Refuse) || is_answer(outcome) {
+            amiss.push(format!("`{}`: {outcome}, {} requests met it", fault.as_str(), met() - before));
+        }
         if corrupt {
             findings.check(outcome == "checksum mismatch", "corrupted bytes are a checksum mismatch", outcome);
         }
@@ -134,6 +143,11 @@ pub(super) fn run(bench: &Bench) -> Result<Findings, Trouble> {
         findings.check(well, format!("after `{}` the same package is fetched", fault.as_str()), found);
         bench.progress(STAGE, 3 + number, total);
     }
+    findings.check(
+        amiss.is_empty(),
+        "every kind of fault met the client, and none passed for an answer",
+        if amiss.is_empty() { "all of them".to_owned() } else { amiss.join("; ") },
+    );
     retry_after(bench, &mut client, left.next().ok_or("the catalog is too small")?, &mut findings)?;
 
     let statistics = guard.statistics();

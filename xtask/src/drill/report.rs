@@ -158,7 +158,7 @@ fn section(page: &mut String, story: &Story, area: &str, about: &str) {
     let mark =
         if is_well(story, area) { "<span class=\"ok\">ok</span>" } else { "<span class=\"failed\">FAILED</span>" };
     let _ = write!(page, "<section><h2>{} {mark}</h2><p>{}</p>", escape(area), escape(about));
-    page.push_str("<div class=\"wide\"><table><tr><th></th><th>must be so</th><th>found</th></tr>");
+    page.push_str("<div class=\"wide checks\"><table><tr><th></th><th>must be so</th><th>found</th></tr>");
     for check in of(story, area) {
         let (class, sign) = if check.ok { ("ok", "✓") } else { ("failed", "✗") };
         let _ = write!(
@@ -217,5 +217,10 @@ svg text{fill:var(--dim)}svg circle{fill:var(--dot);fill-opacity:.55}.grid{strok
 .state.healthy,.key.healthy{fill:#2da44e;background:#2da44e}.state.degraded,.key.degraded{fill:#d4a72c;background:#d4a72c}
 .state.unhealthy,.key.unhealthy{fill:#cf222e;background:#cf222e}.state.unknown,.key.unknown{fill:#8c959f;background:#8c959f}
 .key{color:#0d1117;padding:0 .35rem;border-radius:.2rem}
+figure{overflow-x:auto}
+@media(max-width:40rem){main{padding:1rem}svg{min-width:36rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}
+.checks tr{display:grid;grid-template-columns:1.3rem 1fr;border-bottom:1px solid var(--line);padding:.3rem 0}
+.checks tr:first-child{display:none}.checks td{border:0;padding:0}.checks td:nth-child(2){min-width:0}
+.checks td:nth-child(3){grid-column:2;color:var(--dim)}}
 .mark{stroke:var(--dim);stroke-width:1.5}.mark.strong{stroke:var(--bad);stroke-width:3}
 ";

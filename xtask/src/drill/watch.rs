@@ -17,7 +17,7 @@ use crate::Stop;
 use crate::process::Interrupt;
 use crate::ui;
 
-/// Silence longer than this means that the guarded process hangs.
+/// Silence about the work longer than this means that the guarded process hangs.
 const SILENCE: Duration = Duration::from_secs(90);
 
 /// Everything that happened.
@@ -186,7 +186,10 @@ fn live(
                 return Ok(End::Over(how, as_told));
             }
         };
-        heard = Instant::now();
+        // A health that flaps is no sign that the work goes on.
+        if !matches!(line, Line::Health { .. }) {
+            heard = Instant::now();
+        }
         match line {
             Line::Started { records, torn } => story.lives.push((records, torn)),
             Line::Stage { stage } => {
