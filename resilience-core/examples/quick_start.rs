@@ -9,8 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pipeline = Pipeline::builder("search")
         .timeout(Duration::from_secs(10)) // the whole call
         .retry(Retry::default()) // 3 attempts, backoff, jitter
-        .rate_limiter(RateLimiter::builder("search_rate").build()?) // 100 per minute, burst 10
         .circuit_breaker(CircuitBreaker::builder("search_backend").build()?) // 5 failures open it for a minute
+        .rate_limiter(RateLimiter::builder("search_rate").build()?) // 100 per minute, burst 10
         .timeout(Duration::from_secs(2)) // each attempt
         .build()?;
 

@@ -106,7 +106,8 @@ pub struct Attempt {
 ///
 /// Policies are listed from the outside in. What stands before [`retry`](PipelineBuilder::retry) sees the call once,
 /// what stands after it sees every attempt: a timeout before it bounds the whole call, one after it each attempt.
-/// The recommended order is timeout, retry, rate limiter, circuit breaker, timeout.
+/// The recommended order is timeout, retry, circuit breaker, rate limiter, timeout: what an open breaker refuses then
+/// costs no permit of the limiter.
 ///
 /// A blocking operation cannot be interrupted: with [`call`](Self::call), time limits are cooperative. They stop
 /// attempts from starting and are told to the operation ([`Attempt::deadline`]); an answer that comes late is still
@@ -119,8 +120,8 @@ pub struct Attempt {
 /// let pipeline = Pipeline::builder("search")
 ///     .timeout(Duration::from_secs(10))
 ///     .retry(Retry::default())
-///     .rate_limiter(RateLimiter::builder("search_rate").build()?)
 ///     .circuit_breaker(CircuitBreaker::builder("search_backend").build()?)
+///     .rate_limiter(RateLimiter::builder("search_rate").build()?)
 ///     .timeout(Duration::from_secs(2))
 ///     .build()?;
 /// let hits = pipeline.call(|| std::fs::read_to_string("/etc/hostname"));

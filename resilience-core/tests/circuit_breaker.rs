@@ -230,6 +230,23 @@ fn slow_calls_open_it_even_when_they_succeed() {
 }
 
 #[test]
+fn a_slow_probe_opens_it_again() {
+    let (clock, time) = Clock::manual();
+    let breaker =
+        CircuitBreaker::builder("test").failure_rate(1.0, 1, 1).slow_call_rate(1.0, Duration::from_millis(100));
+    let breaker = breaker.half_open_successes(1).clock(clock).build().unwrap();
+    trip(&breaker);
+    time.advance(Duration::from_secs(60));
+    let probe = admitted(&breaker);
+    time.advance(Duration::from_millis(101));
+    probe.settle(&Outcome::Success);
+    assert_eq!(breaker.state(), BreakerState::Open);
+    time.advance(Duration::from_secs(60));
+    admitted(&breaker).settle(&Outcome::Success);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[test]
 fn a_step_of_the_wall_clock_neither_opens_nor_freezes_it() {
     let (breaker, time) = breaker(1);
     trip(&breaker);

@@ -231,6 +231,8 @@ impl Machine {
             return None;
         }
         guarded.probes_under_way = guarded.probes_under_way.saturating_sub(1);
+        // A probe that took too long is no sign of health, whatever it returned.
+        let verdict = verdict.map(|success| success && !(token.started.is_some() && self.is_slow(token, now())));
         match verdict {
             None => None,
             Some(false) => Some(self.open(&mut guarded, now())),

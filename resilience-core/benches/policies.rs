@@ -1,0 +1,73 @@
+//! What one call through each policy costs, single thread: `cargo bench -p resilience-core`.
+//! Figures of different machines do not compare; the bare call in the same run is the yardstick.
+
+use std::hint::black_box;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use resilience_core::{CircuitBreaker, Clock, Outcome, Pipeline, RateLimiter, Retry};
+
+fn breaker(c: &mut Criterion) {
+    let mut group = c.benchmark_group("breaker");
+    let in_a_row = CircuitBreaker::builder("in_a_row").build().unwrap();
+    let window = CircuitBreaker::builder("window").failure_rate(0.5, 100, 10).build().unwrap();
+    let open = CircuitBreaker::builder("open").build().unwrap();
+    open.force_open();
+    for (name, breaker) in
+        [("closed, failures in a row, success", &in_a_row), ("closed, window of 100, success", &window)]
+    {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(breaker).try_acquire().map(|permit| permit.settle(&Outcome::Success)).is_ok());
+        });
+    }
+    group.bench_function("forced open, rejected", |bencher| bencher.iter(|| black_box(&open).try_acquire().is_err()));
+    group.finish();
+}
+
+fn limiter(c: &mut Criterion) {
+    let mut group = c.benchmark_group("limiter");
+    let plenty =
+        RateLimiter::builder("plenty").rate(u32::MAX, Duration::from_secs(1)).burst(1_000_000).build().unwrap();
+    let none = RateLimiter::builder("none").rate(1, Duration::from_secs(1_000_000)).burst(1).build().unwrap();
+    none.try_acquire(1).unwrap();
+    let clock = Clock::system();
+    group.bench_function("clock read alone", |bencher| bencher.iter(|| black_box(&clock).now()));
+    group.bench_function("allowed", |bencher| bencher.iter(|| black_box(&plenty).try_acquire(1).is_ok()));
+    group.bench_function("denied", |bencher| bencher.iter(|| black_box(&none).try_acquire(1).is_err()));
+    group.finish();
+}
+
+fn pipeline(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pipeline");
+    let limiter = RateLimiter::builder("l").rate(u32::MAX, Duration::from_secs(1)).burst(1_000_000).build().unwrap();
+    let empty = Pipeline::builder("empty").build().unwrap();
+    let retry = Pipeline::builder("retry").retry(Retry::default()).build().unwrap();
+    let full = Pipeline::builder("full")
+        .timeout(Duration::from_secs(10))
+        .retry(Retry::default())
+        .rate_limiter(limiter)
+        .circuit_breaker(CircuitBreaker::builder("b").build().unwrap())
+        .timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    for (name, pipeline) in
+        [("empty", &empty), ("retry", &retry), ("timeout + retry + limiter + breaker + timeout", &full)]
+    {
+        group.bench_function(format!("blocking, {name}"), |bencher| {
+            bencher.iter(|| pipeline.call(|| Ok::<_, io::Error>(black_box(1))).is_ok());
+        });
+        group.bench_function(format!("async, {name}"), |bencher| {
+            bencher.iter(|| {
+                let call = pin!(pipeline.call_async(|| async { Ok::<_, io::Error>(black_box(1)) }));
+                call.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, breaker, limiter, pipeline);
+criterion_main!(benches);
