@@ -102,6 +102,11 @@ pub(super) fn main() -> u8 {
     let teller = Arc::new(Teller::default());
     let mut orders = String::new();
     let read = std::io::stdin().lock().read_line(&mut orders);
+    // Nothing follows the orders but the end of whoever gave them, which must not leave us behind.
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
     let done = read.map_err(Trouble::from).and_then(|_| run(&teller, serde_json::from_str(&orders)?));
     match done {
         Ok(code) => code,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ enum End {
 struct Guarded {
     child: Child,
     lines: Receiver<Line>,
+    /// Open for as long as we live: the guarded process ends when it closes.
+    _tether: Option<ChildStdin>,
 }
 
 impl Guarded {
@@ -89,7 +91,8 @@ impl Guarded {
             .spawn()
             .map_err(failed)?;
         let text = serde_json::to_string(orders).map_err(|error| Stop::Setup(error.to_string()))?;
-        if let Some(mut input) = child.stdin.take() {
+        let mut tether = child.stdin.take();
+        if let Some(input) = &mut tether {
             // A process that died already is found out by its silence.
             let _ = writeln!(input, "{text}");
         }
@@ -105,7 +108,7 @@ impl Guarded {
                 }
             }
         });
-        Ok(Self { child, lines })
+        Ok(Self { child, lines, _tether: tether })
     }
 }
 
