@@ -13,9 +13,8 @@ const DIR: &str = "RESILIENCE_AUDIT_TORTURE_DIR";
 const CYCLE: &str = "RESILIENCE_AUDIT_TORTURE_CYCLE";
 const CYCLES: u64 = 30;
 
-/// Not a test of its own: the writer that the test below starts and kills.
+/// Not a test of its own: the writer that the test below starts in a process of its own and kills.
 #[test]
-#[ignore = "run by the test below in a process of its own"]
 fn the_writer() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let cycle = std::env::var(CYCLE).unwrap();
@@ -75,7 +74,7 @@ fn a_killed_writer_loses_nothing_that_was_acknowledged() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let kill_after = (random >> 33) % 60;
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_writer", "--ignored", "--nocapture"])
+            .args(["--exact", "the_writer", "--nocapture"])
             .env(DIR, &dir)
             .env(CYCLE, cycle.to_string())
             .stdout(Stdio::piped())

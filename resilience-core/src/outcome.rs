@@ -132,13 +132,13 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
+/// A retry waits for a limiter's permits but not for a breaker to let probes through: who is refused by an open breaker
+/// shall know at once, and callers that waited would all come back at the same moment.
 impl Classify for Rejection {
     fn class(&self) -> Class {
-        let class = Class::of(Category::Resource).severity(Severity::Low).fault(Fault::Policy).retryable(false);
-        match self.retry_after {
-            Some(delay) => class.retry_after(delay),
-            None => class,
-        }
+        let mut class = Class::of(Category::Resource).severity(Severity::Low).fault(Fault::Policy);
+        class.retry_after = self.retry_after;
+        class.retryable(self.reason == Reason::RateLimited && self.retry_after.is_some())
     }
 }
 
@@ -287,7 +287,7 @@ impl<E: fmt::Display> fmt::Display for Error<E> {
             ErrorKind::TimedOut(timeout) => fmt::Display::fmt(timeout, f)?,
         }
         match (self.attempts, self.stopped) {
-            (attempts, Some(stopped)) if attempts != 1 || stopped != Stopped::NotRetryable => {
+            (attempts, Some(stopped)) if attempts > 1 || stopped != Stopped::NotRetryable => {
                 let plural = if attempts == 1 { "attempt" } else { "attempts" };
                 write!(f, " (after {attempts} {plural}: {})", stopped.explanation())
             }

@@ -53,9 +53,10 @@ fn a_breaker_inside_the_retry_sees_every_attempt_and_one_outside_sees_the_call()
 }
 
 #[test]
-fn an_open_breaker_stops_the_calls_and_is_not_retried_when_it_stays_open_too_long() {
+fn an_open_breaker_refuses_at_once_inside_a_retry_however_soon_it_would_probe() {
     let time = ManualClock::auto_advancing();
-    let breaker = CircuitBreaker::builder("b").consecutive_failures(1).clock(time.clock()).build().unwrap();
+    let breaker = CircuitBreaker::builder("b").consecutive_failures(1).open_for(SECOND * 5).clock(time.clock());
+    let breaker = breaker.build().unwrap();
     let pipeline = Pipeline::builder("t").retry(steady_retry(5)).circuit_breaker(breaker).clock(time.clock());
     let pipeline = pipeline.build().unwrap();
     let calls = AtomicU32::new(0);
@@ -66,8 +67,10 @@ fn an_open_breaker_stops_the_calls_and_is_not_retried_when_it_stays_open_too_lon
         })
         .unwrap_err();
     assert_eq!(calls.into_inner(), 1, "the breaker opened after the first failure");
-    assert_eq!(error.as_rejection().map(|rejection| rejection.reason), Some(Reason::CircuitOpen));
-    assert_eq!((error.attempts, error.stopped), (1, Some(Stopped::RetryAfterTooLong)));
+    let rejection = error.as_rejection().expect("the second attempt is refused");
+    assert_eq!((rejection.reason, rejection.retry_after), (Reason::CircuitOpen, Some(SECOND * 4)));
+    assert_eq!((error.attempts, error.stopped), (1, Some(Stopped::NotRetryable)));
+    assert_eq!(time.elapsed(), SECOND, "the pause before the second attempt, and no wait for the probe");
 }
 
 #[test]

@@ -134,13 +134,13 @@ fn limiters_on_both_sides_of_the_retry_are_waited_for_in_turn() {
 fn a_retry_that_meets_nothing_but_refusals_ends_after_its_tries() {
     let time = ManualClock::auto_advancing();
     let (observers, heard) = listener();
-    // The breaker's own clock stands still: it stays open and asks for a second each time.
-    let breaker = touchy_breaker("b", &Clock::manual().0);
-    breaker.call(down::<()>).unwrap_err();
-    let pipeline = Pipeline::builder("t").retry(steady_retry(3)).circuit_breaker(breaker.clone()).clock(time.clock());
+    // The limiter's own clock stands still: it stays exhausted and asks for a second each time.
+    let limiter = one_each(1, &Clock::manual().0);
+    limiter.try_acquire(1).unwrap();
+    let pipeline = Pipeline::builder("t").retry(steady_retry(3)).rate_limiter(limiter.clone()).clock(time.clock());
     let error = pipeline.observers(observers).build().unwrap().call(FINE).unwrap_err();
     assert_eq!((error.attempts, error.stopped), (0, Some(Stopped::AttemptsExhausted)));
-    assert_eq!((breaker.statistics().rejected, time.elapsed()), (3, SECOND * 2));
+    assert_eq!((limiter.statistics().rejected, time.elapsed()), (3, SECOND * 2));
     assert_eq!(*heard.lock().unwrap(), ["retry after attempt 0", "retry after attempt 0", "rejected after 0"]);
 }
 

@@ -114,6 +114,14 @@ fn refuse(error: &clap::Error) -> ExitCode {
         anstream::eprintln!("{}: there is no verb `{verb}`; `cargo xtask` lists them", ui::paint(ui::BAD, "error"));
         return ExitCode::from(2);
     }
+    if error.use_stderr() {
+        let text = error.to_string();
+        // What follows the message is a page of usage.
+        let what = text.split("\n\nUsage:").next().and_then(|text| text.split("\n\nFor more").next()).unwrap_or(&text);
+        let words: Vec<&str> = what.trim_start_matches("error: ").split_whitespace().collect();
+        anstream::eprintln!("{}: {}; `cargo xtask` lists the verbs", ui::paint(ui::BAD, "error"), words.join(" "));
+        return ExitCode::from(2);
+    }
     // A closed pipe while printing help is nobody's problem.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))

@@ -171,13 +171,23 @@ fn drill(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, Stop> 
 }
 
 fn broken_drill(workspace: &Workspace, bench: &mut Bench<'_>, guard: &str) -> Result<Verdict, Stop> {
-    Ok(noticed(bench.run(&mut drill_command(workspace, &["--break", guard]), DRILL_LIMIT)?))
+    let result = workspace.target.join("drill/result.json");
+    if result.exists() {
+        std::fs::remove_file(&result).map_err(|error| Stop::write(&result, &error))?;
+    }
+    let ended = bench.run(&mut drill_command(workspace, &["--break", guard]), DRILL_LIMIT)?;
+    let text = std::fs::read_to_string(&result).unwrap_or_default();
+    Ok(noticed(ended, guard, &serde_json::from_str(&text).unwrap_or_default()))
 }
 
-/// Exit code 1 is "noticed"; 0 is blindness, and anything else (2: bad usage) proves nothing.
-fn noticed(ended: Ended) -> Verdict {
+/// Exit code 1 with the guard's own area failed is "noticed"; 0 is blindness, and anything else (2: bad usage, another
+/// area) proves nothing.
+fn noticed(ended: Ended, guard: &str, result: &serde_json::Value) -> Verdict {
     match ended {
-        Ended::Code(1) => Verdict::passed("exit code 1, as it must"),
+        Ended::Code(1) if result["areas"][guard]["ok"] == false => {
+            Verdict::passed("exit code 1, its area failed, as it must")
+        }
+        Ended::Code(1) => Verdict::failed(format!("exit code 1, but not because of `{guard}`")),
         Ended::Code(0) => Verdict::failed("the drill passed with its guard broken"),
         other => Verdict::failed(format!("{other}; exit code 1 expected")),
     }
@@ -226,12 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn only_exit_code_1_shows_that_a_drill_noticed_its_broken_guard() {
-        let passed = |ended| noticed(ended).counts.passed;
-        assert_eq!(passed(Ended::Code(1)), 1);
+    fn only_exit_code_1_with_its_own_area_failed_shows_that_a_drill_noticed_its_broken_guard() {
+        let result = serde_json::json!({"areas": {"lsp": {"ok": false}, "ast": {"ok": true}}});
+        let passed = |ended, guard| noticed(ended, guard, &result).counts.passed;
+        assert_eq!(passed(Ended::Code(1), "lsp"), 1);
+        assert_eq!((passed(Ended::Code(1), "ast"), passed(Ended::Code(1), "unknown")), (0, 0));
         for other in [Ended::Code(0), Ended::Code(2), Ended::Code(101), Ended::Signal(9), Ended::TimedOut(DRILL_LIMIT)]
         {
-            assert_eq!(passed(other), 0, "{other}");
+            assert_eq!(passed(other, "lsp"), 0, "{other}");
         }
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn page(catalog: &Catalog) -> String {
     );
     section(
         "Rate limiters",
-        "A limiter gives so many permits in each period.",
+        "A limiter gives so many permits in each period, all of them at once if need be: the burst equals the permits.",
         &["limiter", "guard", "limits", "permits", "per"],
         (catalog.limiter.iter())
             .map(|l| vec![code(&l.name), l.guard.clone(), l.limits.clone(), l.permits.to_string(), l.per.to_string()])
