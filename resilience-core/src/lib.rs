@@ -8,6 +8,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod bulkhead;
 pub mod circuit_breaker;
 pub mod class;
 pub mod clock;
@@ -24,8 +25,10 @@ mod sync;
 mod timers;
 mod window;
 
+mod wait;
 pub use circuit_breaker::{BreakerState, CircuitBreaker};
 pub use class::{Category, Class, Classify, Severity};
+pub use bulkhead::Bulkhead;
 pub use clock::{Clock, Instant, ManualClock};
 pub use config::ConfigError;
 pub use context::{ErrorContext, ErrorId};

@@ -73,6 +73,12 @@ pub enum Reason {
         /// How many can be granted at once.
         burst: u32,
     },
+    /// As many calls as a bulkhead allows are under way, and this one did not want to wait.
+    BulkheadFull,
+    /// A bulkhead is full, and so is its queue.
+    BulkheadQueueFull,
+    /// The call waited for its turn in a bulkhead as long as it was allowed to.
+    BulkheadWaitedTooLong,
     /// The call's deadline has passed or is too close.
     DeadlineTooClose,
 }
@@ -86,6 +92,9 @@ impl Reason {
             Self::HalfOpenBusy => "half_open_busy",
             Self::RateLimited => "rate_limited",
             Self::ExceedsBurst { .. } => "exceeds_burst",
+            Self::BulkheadFull => "bulkhead_full",
+            Self::BulkheadQueueFull => "bulkhead_queue_full",
+            Self::BulkheadWaitedTooLong => "bulkhead_waited_too_long",
             Self::DeadlineTooClose => "deadline_too_close",
         }
     }
@@ -121,6 +130,9 @@ impl fmt::Display for Rejection {
             Reason::ExceedsBurst { requested, burst } => {
                 write!(f, "rate limiter `{policy}` grants at most {burst} permits at once; {requested} were requested")
             }
+            Reason::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
+            Reason::BulkheadQueueFull => write!(f, "bulkhead `{policy}` and its queue are full"),
+            Reason::BulkheadWaitedTooLong => write!(f, "bulkhead `{policy}` had no room in the time allowed"),
             Reason::DeadlineTooClose => write!(f, "the deadline of `{policy}` is too close to start"),
         }?;
         match self.retry_after {
