@@ -20,15 +20,17 @@ pub mod pipeline;
 pub mod rate_limiter;
 pub mod registry;
 pub mod retry;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 mod sync;
 mod timers;
+mod wait;
 mod window;
 
-mod wait;
+pub use bulkhead::Bulkhead;
 pub use circuit_breaker::{BreakerState, CircuitBreaker};
 pub use class::{Category, Class, Classify, Severity};
-pub use bulkhead::Bulkhead;
 pub use clock::{Clock, Instant, ManualClock};
 pub use config::ConfigError;
 pub use context::{ErrorContext, ErrorId};

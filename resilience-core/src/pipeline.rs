@@ -9,10 +9,13 @@ mod future;
 pub use builder::PipelineBuilder;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use crate::bulkhead::Bulkhead;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::class::{Class, Classify};
 use crate::clock::{Clock, Instant};
@@ -20,8 +23,9 @@ use crate::event::Observers;
 use crate::outcome::Error;
 use crate::rate_limiter::RateLimiter;
 use crate::retry::Retry;
+use crate::wait;
 use execution::{Execution, Step};
-use future::CallFuture;
+pub(crate) use future::{CallFuture, Operation};
 
 /// The most policies of one side (around the retry, or inside it).
 pub(crate) const MAX_GATES: usize = 4;
@@ -31,6 +35,7 @@ pub(crate) const MAX_GATES: usize = 4;
 pub(crate) enum Gate {
     Limiter { limiter: RateLimiter, max_wait: Duration },
     Breaker(CircuitBreaker),
+    Bulkhead { bulkhead: Bulkhead, max_wait: Duration },
 }
 
 /// Everything that stays the same from call to call.
@@ -106,8 +111,9 @@ pub struct Attempt {
 ///
 /// Policies are listed from the outside in. What stands before [`retry`](PipelineBuilder::retry) sees the call once,
 /// what stands after it sees every attempt: a timeout before it bounds the whole call, one after it each attempt.
-/// The recommended order is timeout, retry, circuit breaker, rate limiter, timeout: what an open breaker refuses then
-/// costs no permit of the limiter.
+/// The recommended order is timeout, retry, circuit breaker, rate limiter, bulkhead, timeout: what an open breaker
+/// refuses then costs no permit of the limiter, and nobody waits for the limiter while keeping others out of the
+/// bulkhead.
 ///
 /// A blocking operation cannot be interrupted: with [`call`](Self::call), time limits are cooperative. They stop
 /// attempts from starting and are told to the operation ([`Attempt::deadline`]); an answer that comes late is still
@@ -146,6 +152,11 @@ impl Pipeline {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.0)
     }
 
     /// The clock it goes by.
@@ -278,6 +289,12 @@ impl<C> Classified<'_, C> {
                     if !wait.is_zero() {
                         plan.clock.sleep_blocking(wait);
                     }
+                }
+                Step::Queue(until) => {
+                    let mut sleep = plan.clock.sleep_until(until);
+                    wait::block_on(poll_fn(|cx| {
+                        if execution.has_turn(cx.waker()) { Poll::Ready(()) } else { Pin::new(&mut sleep).poll(cx) }
+                    }));
                 }
                 Step::Run(attempt) => {
                     let result = operation(attempt);

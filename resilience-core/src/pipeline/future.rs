@@ -14,6 +14,23 @@ use crate::class::Class;
 use crate::clock::{Instant, Sleep};
 use crate::outcome::Error;
 
+/// What a pipeline runs: each attempt is started anew. Any closure that makes a future is one.
+pub(crate) trait Operation {
+    /// One attempt under way.
+    type Attempt: Future;
+
+    /// Starts an attempt.
+    fn start(&mut self, attempt: Attempt) -> Self::Attempt;
+}
+
+impl<O: FnMut(Attempt) -> F, F: Future> Operation for O {
+    type Attempt = F;
+
+    fn start(&mut self, attempt: Attempt) -> F {
+        self(attempt)
+    }
+}
+
 pin_project! {
     /// A call under way: the future behind `Pipeline::call_async`.
     #[must_use = "futures do nothing unless awaited"]
@@ -48,13 +65,29 @@ impl<P: Deref<Target = Plan>, O, F, C> std::fmt::Debug for CallFuture<P, O, F, C
 impl<P, O, F, C, T, E> Future for CallFuture<P, O, F, C>
 where
     P: Deref<Target = Plan>,
-    O: FnMut(Attempt) -> F,
+    O: Operation<Attempt = F>,
     F: Future<Output = Result<T, E>>,
     C: Fn(&E) -> Class,
 {
     type Output = Result<T, Error<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_classified(cx, |classify, error| classify(error))
+    }
+}
+
+impl<P, O, F, C, T, E> CallFuture<P, O, F, C>
+where
+    P: Deref<Target = Plan>,
+    O: Operation<Attempt = F>,
+    F: Future<Output = Result<T, E>>,
+{
+    /// Polls the call; `class_of` says how to ask the classifier.
+    pub(crate) fn poll_classified(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        class_of: impl Fn(&C, &E) -> Class,
+    ) -> Poll<Result<T, Error<E>>> {
         let mut this = self.project();
         loop {
             if let Some(attempt) = this.attempt.as_mut().as_pin_mut() {
@@ -64,7 +97,7 @@ where
                 if let Poll::Ready(result) = polled {
                     this.attempt.set(None);
                     *this.timer = None;
-                    if let Some(result) = this.execution.attempt_ended(result, &*this.classify) {
+                    if let Some(result) = this.execution.attempt_ended(result, |error| class_of(this.classify, error)) {
                         return Poll::Ready(result);
                     }
                 } else {
@@ -81,14 +114,18 @@ where
                 }
             }
             if let Some(pause) = this.timer {
-                ready!(Pin::new(pause).poll(cx));
+                if !this.execution.has_turn(cx.waker()) {
+                    ready!(Pin::new(pause).poll(cx));
+                }
                 *this.timer = None;
             }
             match this.execution.next() {
-                Step::Sleep(until) => *this.timer = Some(this.execution.plan().clock.sleep_until(until)),
+                Step::Sleep(until) | Step::Queue(until) => {
+                    *this.timer = Some(this.execution.plan().clock.sleep_until(until));
+                }
                 Step::Run(attempt) => {
                     *this.deadline = attempt.deadline;
-                    this.attempt.set(Some((this.operation)(attempt)));
+                    this.attempt.set(Some(this.operation.start(attempt)));
                 }
                 Step::End(ended) => return Poll::Ready(Err(ended.cast())),
             }
