@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use crate::clock::{Clock, Instant, Sleep};
@@ -218,25 +218,24 @@ impl Bulkhead {
         Permit::new(Cow::Borrowed(self))
     }
 
+    fn enter(&self) -> Result<(), Rejection> {
+        // Without a time to wait until there is no place in the queue.
+        self.enter_or_queue(|| None).map(|_inside| ())
+    }
+
     fn enter_or_wait(&self, max_wait: Duration) -> Result<Option<Waiting<'_>>, Rejection> {
-        if max_wait.is_zero() {
-            return self.enter().map(|()| None);
-        }
-        // The clock is only read by who finds it full.
-        if self.0.machine.try_enter() {
-            return Ok(None);
-        }
-        let ticket = self.enqueue(self.0.clock.now() + max_wait)?;
+        let ticket = self.enter_or_queue(|| (!max_wait.is_zero()).then(|| self.0.clock.now() + max_wait))?;
         Ok(ticket.map(|ticket| Waiting { bulkhead: self, ticket: Some(ticket), sleep: None }))
     }
 
-    /// Enters, or is refused. Whoever entered must [`leave`](Self::leave).
-    pub(crate) fn enter(&self) -> Result<(), Rejection> {
-        if self.0.machine.try_enter() { Ok(()) } else { Err(self.reject(Reason::BulkheadFull)) }
-    }
-
-    /// Enters (`None`), or takes a place in the queue.
-    pub(crate) fn enqueue(&self, until: Instant) -> Result<Option<Ticket>, Rejection> {
+    /// Enters (`None`), or takes a place in the queue. `until` says how long it may be kept, or `None` for not at all;
+    /// it is only asked when there is no room, since it takes a look at the clock. Whoever enters must
+    /// [`leave`](Self::leave).
+    pub(crate) fn enter_or_queue(&self, until: impl FnOnce() -> Option<Instant>) -> Result<Option<Ticket>, Rejection> {
+        if self.0.machine.try_enter() {
+            return Ok(None);
+        }
+        let Some(until) = until() else { return Err(self.reject(Reason::BulkheadFull)) };
         match self.0.machine.enter(until) {
             Entry::Inside => Ok(None),
             Entry::Queued(ticket) => Ok(Some(ticket)),
@@ -244,9 +243,14 @@ impl Bulkhead {
         }
     }
 
-    /// Looks whether a place has its turn: `Ready` with the right to enter, or the refusal; the place is gone then.
-    pub(crate) fn claim(&self, ticket: &Ticket, now: Instant, waker: Option<&Waker>) -> Poll<Result<(), Rejection>> {
-        match self.0.machine.claim(ticket, now, waker) {
+    /// Whether a place has its turn, to be claimed; if not, `waker` is woken when it comes.
+    pub(crate) fn watch(&self, ticket: &Ticket, waker: &Waker) -> bool {
+        self.0.machine.watch(ticket, waker)
+    }
+
+    /// What became of a place: `Ready` with the room that it was given, or the refusal; the place is gone then.
+    pub(crate) fn claim(&self, ticket: &Ticket, now: Instant) -> Poll<Result<(), Rejection>> {
+        match self.0.machine.claim(ticket, now) {
             Claim::Inside => Poll::Ready(Ok(())),
             Claim::Waiting => Poll::Pending,
             Claim::TooLate => Poll::Ready(Err(self.reject(Reason::BulkheadWaitedTooLong))),
@@ -304,15 +308,15 @@ impl<'a> Future for Waiting<'a> {
         let clock = &bulkhead.0.clock;
         let ticket = this.ticket.as_ref().expect("a future is not polled after its end");
         loop {
-            let claim = bulkhead.claim(ticket, clock.now(), Some(cx.waker()));
-            if let Poll::Ready(entered) = claim {
+            if !bulkhead.watch(ticket, cx.waker()) {
+                let sleep = this.sleep.get_or_insert_with(|| clock.sleep_until(ticket.until));
+                ready!(Pin::new(sleep).poll(cx));
+                this.sleep = None;
+            }
+            if let Poll::Ready(entered) = bulkhead.claim(ticket, clock.now()) {
                 this.ticket = None;
                 return Poll::Ready(entered.map(|()| bulkhead.permit()));
             }
-            let sleep = this.sleep.get_or_insert_with(|| clock.sleep_until(ticket.until));
-            std::task::ready!(Pin::new(sleep).poll(cx));
-            // The time is over, or a clock of somebody's own woke early: the next look starts anew.
-            this.sleep = None;
         }
     }
 }

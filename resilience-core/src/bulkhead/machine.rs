@@ -52,8 +52,8 @@ pub(super) enum Claim {
 /// Who waits, by number: the lowest came first. As many as the word says whenever the lock is free.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Each with what wakes it, once it has said so.
-    waiting: BTreeMap<u64, Option<Waker>>,
+    /// Each with what wakes it: nothing, until it has said so.
+    waiting: BTreeMap<u64, Waker>,
     next: u64,
 }
 
@@ -113,43 +113,52 @@ impl Machine {
             Ok(_) => {
                 let number = queue.next;
                 queue.next += 1;
-                queue.waiting.insert(number, None);
+                queue.waiting.insert(number, Waker::noop().clone());
                 Entry::Queued(Ticket { number, until })
             }
             Err(_) => Entry::QueueFull,
         }
     }
 
-    /// Looks what became of a place: `waker` is woken when it has its turn. One that was handed a permit has it, also
-    /// when it looks late.
-    pub(super) fn claim(&self, ticket: &Ticket, now: Instant, waker: Option<&Waker>) -> Claim {
-        let waker = waker.cloned();
+    /// Whether a place has its turn; if not, `waker` is woken when it comes.
+    pub(super) fn watch(&self, ticket: &Ticket, waker: &Waker) -> bool {
+        let waker = waker.clone();
         let mut queue = lock(&self.queue);
-        let Some(place) = queue.waiting.get_mut(&ticket.number) else { return Claim::Inside };
-        let (claim, unused) = if now < ticket.until {
-            let before = match waker {
-                Some(waker) => place.replace(waker),
-                None => None,
-            };
-            (Claim::Waiting, before)
-        } else {
-            let place = queue.waiting.remove(&ticket.number);
+        let Some(place) = queue.waiting.get_mut(&ticket.number) else { return true };
+        let before = std::mem::replace(place, waker);
+        drop(queue);
+        drop(before);
+        false
+    }
+
+    /// Looks what became of a place. One that was handed a permit has it, also when it looks late.
+    pub(super) fn claim(&self, ticket: &Ticket, now: Instant) -> Claim {
+        let mut queue = lock(&self.queue);
+        if !queue.waiting.contains_key(&ticket.number) {
+            return Claim::Inside;
+        }
+        if now < ticket.until {
+            return Claim::Waiting;
+        }
+        let place = self.remove(&mut queue, ticket);
+        drop(queue);
+        drop(place);
+        Claim::TooLate
+    }
+
+    fn remove(&self, queue: &mut Queue, ticket: &Ticket) -> Option<Waker> {
+        let place = queue.waiting.remove(&ticket.number);
+        if place.is_some() {
             // Relaxed: nothing is published by going away.
             self.state.fetch_sub(WAITER, Ordering::Relaxed);
-            (Claim::TooLate, place.flatten())
-        };
-        drop(queue);
-        drop(unused);
-        claim
+        }
+        place
     }
 
     /// Gives a place up; a permit that was handed to it goes on to the next.
     pub(super) fn give_up(&self, ticket: &Ticket) {
         let mut queue = lock(&self.queue);
-        let place = queue.waiting.remove(&ticket.number);
-        if place.is_some() {
-            self.state.fetch_sub(WAITER, Ordering::Relaxed);
-        }
+        let place = self.remove(&mut queue, ticket);
         drop(queue);
         if place.is_none() {
             self.leave();
@@ -181,7 +190,7 @@ impl Machine {
             let first = queue.waiting.pop_first();
             drop(queue);
             debug_assert!(first.is_some(), "the word and the queue agree under the lock");
-            if let Some((_, Some(waker))) = first {
+            if let Some((_, waker)) = first {
                 wait::wake(waker);
             }
         }
