@@ -39,4 +39,4 @@ pub use outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOu
 pub use pipeline::{Attempt, CallOptions, Pipeline};
 pub use rate_limiter::RateLimiter;
 pub use registry::Registry;
-pub use retry::{Backoff, Jitter, Retry};
+pub use retry::{Backoff, Jitter, Retry, RetryBudget, Retryable};

@@ -195,6 +195,8 @@ pub enum Stopped {
     DeadlineTooClose,
     /// The dependency asked for a longer pause than this retry accepts.
     RetryAfterTooLong,
+    /// All calls together have made as many retries as their [`RetryBudget`](crate::RetryBudget) allows for now.
+    BudgetSpent,
 }
 
 impl Stopped {
@@ -206,6 +208,7 @@ impl Stopped {
             Self::ElapsedExceeded => "elapsed_exceeded",
             Self::DeadlineTooClose => "deadline_too_close",
             Self::RetryAfterTooLong => "retry_after_too_long",
+            Self::BudgetSpent => "budget_spent",
         }
     }
 
@@ -216,6 +219,7 @@ impl Stopped {
             Self::ElapsedExceeded => "the time for retrying is used up",
             Self::DeadlineTooClose => "the deadline is too close for another attempt",
             Self::RetryAfterTooLong => "the pause asked for is longer than this retry accepts",
+            Self::BudgetSpent => "the retry budget is spent",
         }
     }
 }

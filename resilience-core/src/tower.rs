@@ -12,31 +12,9 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::class::{Class, Classify};
+use crate::class::Class;
 use crate::outcome::Error;
-use crate::pipeline::{Attempt, CallFuture, CallOptions, Operation, Pipeline, Plan};
-
-/// Says what a service's errors mean.
-pub trait ErrorClassifier<E>: Clone {
-    /// What `error` means.
-    fn classify(&self, error: &E) -> Class;
-}
-
-/// The errors say themselves what they mean, by [`Classify`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ByError;
-
-impl<E: Classify> ErrorClassifier<E> for ByError {
-    fn classify(&self, error: &E) -> Class {
-        error.class()
-    }
-}
-
-impl<E, F: Fn(&E) -> Class + Clone> ErrorClassifier<E> for F {
-    fn classify(&self, error: &E) -> Class {
-        self(error)
-    }
-}
+use crate::pipeline::{Attempt, ByClass, ByError, ByResult, CallFuture, CallOptions, Judge, Operation, Pipeline, Plan};
 
 /// Puts a [`Pipeline`] around services.
 ///
@@ -61,55 +39,64 @@ impl<E, F: Fn(&E) -> Class + Clone> ErrorClassifier<E> for F {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct PipelineLayer<C = ByError> {
+pub struct PipelineLayer<J = ByClass> {
     pipeline: Pipeline,
-    classify: C,
+    judge: J,
 }
 
 impl PipelineLayer {
-    /// A layer for services whose errors implement [`Classify`].
+    /// A layer for services whose errors implement [`Classify`](crate::Classify).
     pub const fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, classify: ByError }
+        Self { pipeline, judge: ByClass }
     }
 
     /// The same for services whose errors do not: `classify` says what they mean.
-    pub fn classified_by<C>(self, classify: C) -> PipelineLayer<C> {
-        PipelineLayer { pipeline: self.pipeline, classify }
+    pub fn classified_by<C>(self, classify: C) -> PipelineLayer<ByError<C>> {
+        PipelineLayer { pipeline: self.pipeline, judge: ByError(classify) }
+    }
+
+    /// The same for services whose responses can be failures as well, as a status 503 is: `judge` says what a result
+    /// means, `None` that all is well. The caller gets the last response or error as it is.
+    pub fn judged_by<T, E, F>(self, judge: F) -> PipelineLayer<ByResult<F>>
+    where
+        F: Fn(&Result<T, E>) -> Option<Class>,
+    {
+        PipelineLayer { pipeline: self.pipeline, judge: ByResult(judge) }
     }
 }
 
-impl<S, C: Clone> Layer<S> for PipelineLayer<C> {
-    type Service = PipelineService<S, C>;
+impl<S, J: Clone> Layer<S> for PipelineLayer<J> {
+    type Service = PipelineService<S, J>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PipelineService { inner, pipeline: self.pipeline.clone(), classify: self.classify.clone() }
+        PipelineService { inner, pipeline: self.pipeline.clone(), judge: self.judge.clone() }
     }
 }
 
 /// A service behind a pipeline: made by [`PipelineLayer`].
 #[derive(Debug, Clone)]
-pub struct PipelineService<S, C = ByError> {
+pub struct PipelineService<S, J = ByClass> {
     inner: S,
     pipeline: Pipeline,
-    classify: C,
+    judge: J,
 }
 
-impl<S, C> PipelineService<S, C> {
+impl<S, J> PipelineService<S, J> {
     /// The service inside.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 }
 
-impl<S, C, Request> Service<Request> for PipelineService<S, C>
+impl<S, J, Request> Service<Request> for PipelineService<S, J>
 where
     S: Service<Request> + Clone,
     Request: Clone,
-    C: ErrorClassifier<S::Error>,
+    J: Judge<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
     type Error = Error<S::Error>;
-    type Future = ResponseFuture<S, Request, C>;
+    type Future = ResponseFuture<S, Request, J>;
 
     /// Always ready: what waits, waits in the call, where the pipeline's limits hold.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -119,38 +106,38 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let operation = ServiceCall { service: self.inner.clone(), request };
         let plan = self.pipeline.plan();
-        ResponseFuture { call: CallFuture::new(plan, CallOptions::new(), operation, self.classify.clone()) }
+        ResponseFuture { call: CallFuture::new(plan, CallOptions::new(), operation, self.judge.clone()) }
     }
 }
 
 pin_project! {
     /// The response of a [`PipelineService`]. Dropping it cancels the call and gives every permit back.
     #[must_use = "futures do nothing unless awaited"]
-    pub struct ResponseFuture<S, Request, C>
+    pub struct ResponseFuture<S, Request, J>
     where
         S: Service<Request>,
     {
         #[pin]
-        call: CallFuture<Arc<Plan>, ServiceCall<S, Request>, ReadyCall<S, Request>, C>,
+        call: CallFuture<Arc<Plan>, ServiceCall<S, Request>, ReadyCall<S, Request>, J>,
     }
 }
 
-impl<S: Service<Request>, Request, C> fmt::Debug for ResponseFuture<S, Request, C> {
+impl<S: Service<Request>, Request, J> fmt::Debug for ResponseFuture<S, Request, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseFuture")
     }
 }
 
-impl<S, Request, C> Future for ResponseFuture<S, Request, C>
+impl<S, Request, J> Future for ResponseFuture<S, Request, J>
 where
     S: Service<Request> + Clone,
     Request: Clone,
-    C: ErrorClassifier<S::Error>,
+    J: Judge<S::Response, S::Error>,
 {
     type Output = Result<S::Response, Error<S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().call.poll_classified(cx, |classify, error| classify.classify(error))
+        self.project().call.poll(cx)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::clock::Instant;
 use crate::event::Event;
 use crate::outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
 use crate::rate_limiter::Place;
-use crate::retry::{RetryDecision, RetryProgress};
+use crate::retry::{Entered, Retry, RetryDecision, RetryProgress};
 
 /// What to do next.
 pub(crate) enum Step {
@@ -289,27 +289,31 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         self.inside_operation = inside;
     }
 
+    /// While the guard lives, calls made on this thread under the same retry budget are part of this one.
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        self.plan.retry.as_ref().and_then(Retry::enter)
+    }
+
     /// Takes an attempt's result: `Some` is the call's, `None` means there is more to do.
     pub(crate) fn attempt_ended<T, E>(
         &mut self,
         result: Result<T, E>,
-        classify: impl Fn(&E) -> Class,
+        judge: impl FnOnce(&Result<T, E>) -> Option<Class>,
     ) -> Option<Result<T, Error<E>>> {
-        match result {
-            Ok(value) => {
+        let (outcome, stopped) = match judge(&result) {
+            None => {
                 self.settle_attempt(&Outcome::Success);
-                self.finish(&Outcome::Success, None);
-                Some(Ok(value))
+                (Outcome::Success, None)
             }
-            Err(error) => {
-                let class = classify(&error);
+            Some(class) => {
                 self.inside_operation = false;
                 self.settle_attempt(&Outcome::Failure(class));
                 let AfterFailure::Over(stopped) = self.after_failure(&class) else { return None };
-                self.finish(&Outcome::Failure(class), stopped);
-                Some(Err(Error { kind: ErrorKind::Operation(error), attempts: self.attempts, stopped }))
+                (Outcome::Failure(class), stopped)
             }
-        }
+        };
+        self.finish(&outcome, stopped);
+        Some(result.map_err(|error| Error { kind: ErrorKind::Operation(error), attempts: self.attempts, stopped }))
     }
 
     /// The running attempt did not finish by its deadline and was dropped.

@@ -9,8 +9,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::execution::{Execution, Step};
-use super::{Attempt, CallOptions, Plan};
-use crate::class::Class;
+use super::{Attempt, CallOptions, Judge, Plan};
 use crate::clock::{Instant, Sleep};
 use crate::outcome::Error;
 
@@ -34,7 +33,7 @@ impl<O: FnMut(Attempt) -> F, F: Future> Operation for O {
 pin_project! {
     /// A call under way: the future behind `Pipeline::call_async`.
     #[must_use = "futures do nothing unless awaited"]
-    pub(crate) struct CallFuture<P, O, F, C>
+    pub(crate) struct CallFuture<P, O, F, J>
     where
         P: Deref<Target = Plan>,
     {
@@ -45,59 +44,45 @@ pin_project! {
         deadline: Option<Instant>,
         execution: Execution<P>,
         operation: O,
-        classify: C,
+        judge: J,
     }
 }
 
-impl<P: Deref<Target = Plan>, O, F, C> CallFuture<P, O, F, C> {
-    pub(crate) fn new(plan: P, options: CallOptions, operation: O, classify: C) -> Self {
+impl<P: Deref<Target = Plan>, O, F, J> CallFuture<P, O, F, J> {
+    pub(crate) fn new(plan: P, options: CallOptions, operation: O, judge: J) -> Self {
         let execution = Execution::new(plan, options);
-        Self { attempt: None, timer: None, deadline: None, execution, operation, classify }
+        Self { attempt: None, timer: None, deadline: None, execution, operation, judge }
     }
 }
 
-impl<P: Deref<Target = Plan>, O, F, C> std::fmt::Debug for CallFuture<P, O, F, C> {
+impl<P: Deref<Target = Plan>, O, F, J> std::fmt::Debug for CallFuture<P, O, F, J> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CallFuture").field("running", &self.attempt.is_some()).finish_non_exhaustive()
     }
 }
 
-impl<P, O, F, C, T, E> Future for CallFuture<P, O, F, C>
+impl<P, O, F, J, T, E> Future for CallFuture<P, O, F, J>
 where
     P: Deref<Target = Plan>,
     O: Operation<Attempt = F>,
     F: Future<Output = Result<T, E>>,
-    C: Fn(&E) -> Class,
+    J: Judge<T, E>,
 {
     type Output = Result<T, Error<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_classified(cx, |classify, error| classify(error))
-    }
-}
-
-impl<P, O, F, C, T, E> CallFuture<P, O, F, C>
-where
-    P: Deref<Target = Plan>,
-    O: Operation<Attempt = F>,
-    F: Future<Output = Result<T, E>>,
-{
-    /// Polls the call; `class_of` says how to ask the classifier.
-    pub(crate) fn poll_classified(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        class_of: impl Fn(&C, &E) -> Class,
-    ) -> Poll<Result<T, Error<E>>> {
         let mut this = self.project();
         loop {
             if let Some(attempt) = this.attempt.as_mut().as_pin_mut() {
                 this.execution.set_inside_operation(true);
+                let entered = this.execution.enter();
                 let polled = attempt.poll(cx);
+                drop(entered);
                 this.execution.set_inside_operation(polled.is_ready());
                 if let Poll::Ready(result) = polled {
                     this.attempt.set(None);
                     *this.timer = None;
-                    if let Some(result) = this.execution.attempt_ended(result, |error| class_of(this.classify, error)) {
+                    if let Some(result) = this.execution.attempt_ended(result, |result| this.judge.judge(result)) {
                         return Poll::Ready(result);
                     }
                 } else {
@@ -125,7 +110,9 @@ where
                 }
                 Step::Run(attempt) => {
                     *this.deadline = attempt.deadline;
+                    let entered = this.execution.enter();
                     this.attempt.set(Some(this.operation.start(attempt)));
+                    drop(entered);
                 }
                 Step::End(ended) => return Poll::Ready(Err(ended.cast())),
             }
