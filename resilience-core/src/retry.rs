@@ -279,6 +279,11 @@ impl Retry {
         RetryProgress { started: now, tries: 0, pause: Duration::ZERO }
     }
 
+    /// Whether it makes a difference when a call started.
+    pub(crate) fn needs_start(&self) -> bool {
+        self.shared.settings.max_elapsed.is_some() || self.shared.settings.budget.is_some()
+    }
+
     /// Until the guard is dropped, calls made on this thread under the same budget are part of the one under way.
     pub(crate) fn enter(&self) -> Option<Entered> {
         self.budget().map(RetryBudget::enter)

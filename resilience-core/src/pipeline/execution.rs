@@ -102,7 +102,7 @@ pub(crate) struct Execution<P: Deref<Target = Plan>> {
 impl<P: Deref<Target = Plan>> Execution<P> {
     pub(crate) fn new(plan: P, options: CallOptions) -> Self {
         let wants_time = plan.call_timeout.is_some()
-            || plan.retry.is_some()
+            || plan.retry.as_ref().is_some_and(Retry::needs_start)
             || options.deadline.is_some()
             || !plan.observers.is_empty();
         // Reading the clock is the dearest thing on this path: only who needs it pays.

@@ -13,7 +13,8 @@ use crate::class::Class;
 use crate::outcome::Error;
 use crate::pipeline::{Attempt, ByClass, ByError, ByResult, CallFuture, CallOptions, Judge, Operation, Plan};
 
-/// Puts [`retry`](Self::retry) on closures and functions: `.call()` makes a blocking call, `.await` an async one.
+/// Puts [`retry`](Self::retry) on closures and functions: `.call()` makes a blocking call, `.await` an async one, on
+/// any executor. Time limits and other policies are a [`Pipeline`](crate::Pipeline)'s.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
