@@ -37,6 +37,6 @@ pub use context::{ErrorContext, ErrorId};
 pub use event::{Event, Observer, Observers};
 pub use outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
 pub use pipeline::{Attempt, CallOptions, Pipeline};
-pub use rate_limiter::RateLimiter;
+pub use rate_limiter::{KeyedRateLimiter, RateLimiter};
 pub use registry::Registry;
 pub use retry::{Backoff, Jitter, Retry, RetryBudget, Retryable};

@@ -73,6 +73,11 @@ pub enum Reason {
         /// How many can be granted at once.
         burst: u32,
     },
+    /// The key is new, and as many keys as the limiter may remember are in use.
+    TooManyKeys {
+        /// How many it may remember.
+        max_keys: u32,
+    },
     /// As many calls as a bulkhead allows are under way, and this one did not want to wait.
     BulkheadFull,
     /// A bulkhead is full, and so is its queue.
@@ -92,6 +97,7 @@ impl Reason {
             Self::HalfOpenBusy => "half_open_busy",
             Self::RateLimited => "rate_limited",
             Self::ExceedsBurst { .. } => "exceeds_burst",
+            Self::TooManyKeys { .. } => "too_many_keys",
             Self::BulkheadFull => "bulkhead_full",
             Self::BulkheadQueueFull => "bulkhead_queue_full",
             Self::BulkheadWaitedTooLong => "bulkhead_waited_too_long",
@@ -129,6 +135,9 @@ impl fmt::Display for Rejection {
             Reason::RateLimited => write!(f, "rate limiter `{policy}` is exhausted"),
             Reason::ExceedsBurst { requested, burst } => {
                 write!(f, "rate limiter `{policy}` grants at most {burst} permits at once; {requested} were requested")
+            }
+            Reason::TooManyKeys { max_keys } => {
+                write!(f, "rate limiter `{policy}` has no room for a new key: all its {max_keys} are in use")
             }
             Reason::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
             Reason::BulkheadQueueFull => write!(f, "bulkhead `{policy}` and its queue are full"),

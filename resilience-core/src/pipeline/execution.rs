@@ -188,7 +188,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
                     _ if max_wait.is_zero() => {
                         return limiter.try_acquire(self.permits()).map(|()| None).map_err(Some);
                     }
-                    _ => limiter.reserve(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
+                    _ => limiter.place(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
                 };
                 if self.plan.clock.now() < place.usable_from {
                     self.queued = Some((inside, index, Queued::Limiter(place)));
