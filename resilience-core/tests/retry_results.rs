@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use resilience_core::{
     Backoff, BreakerState, Category, CircuitBreaker, Class, Classify, Event, Jitter, ManualClock, Observers, Outcome,
-    Pipeline, Retry, Retryable, Stopped,
+    Pipeline, Retry, RetryBudget, Retryable, Stopped,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -176,4 +176,16 @@ fn a_call_without_a_pipeline_can_move_to_another_thread() {
     let retry = Retry::default();
     let call = is_send((|| async { Ok::<_, io::Error>(7) }).retry(&retry).into_future());
     assert_eq!(drive(call).unwrap(), 7);
+}
+
+#[test]
+fn a_call_that_succeeds_at_once_allocates_nothing_without_a_pipeline_and_under_a_budget() {
+    let retry = Retry::builder().budget(RetryBudget::default()).build().unwrap();
+    let operation = || Ok::<_, io::Error>(7);
+    let both = || {
+        assert_eq!(operation.retry(&retry).call().ok(), Some(7));
+        assert_eq!(drive((|| std::future::ready(operation())).retry(&retry).into_future()).ok(), Some(7));
+    };
+    both(); // What is made once per retry is made here.
+    assert_eq!(allocation_counter::measure(|| (0..100).for_each(|_| both())).count_total, 0);
 }
