@@ -8,17 +8,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
-use resilience_core::{CircuitBreaker, Pipeline, RateLimiter, Reason, Retry};
+use resilience_core::{Bulkhead, CircuitBreaker, Pipeline, RateLimiter, Reason, Retry};
 
-/// All five policies in the recommended order, on the system's clock, and the breaker among them.
+/// All six policies in the recommended order, on the system's clock, and the breaker among them.
 fn full_pipeline() -> (Pipeline, CircuitBreaker) {
     let breaker = CircuitBreaker::builder("search_backend").build().unwrap();
     let limiter = RateLimiter::builder("search_rate").rate(1_000_000, Duration::from_secs(1)).burst(1_000_000);
     let pipeline = Pipeline::builder("search")
         .timeout(Duration::from_secs(10))
         .retry(Retry::default())
-        .rate_limiter(limiter.build().unwrap())
         .circuit_breaker(breaker.clone())
+        .rate_limiter(limiter.build().unwrap())
+        .bulkhead_waiting(Bulkhead::builder("search_room").build().unwrap(), Duration::from_secs(1))
         .timeout(Duration::from_secs(2))
         .build()
         .unwrap();
@@ -67,4 +68,16 @@ fn the_refusal_of_an_open_breaker_allocates_nothing() {
     let refused =
         || pipeline.call(|| Ok::<_, io::Error>(())).err().and_then(|error| error.as_rejection().map(|r| r.reason));
     assert_eq!(allocations(|| assert_eq!(refused(), Some(Reason::CircuitOpen))), 0);
+}
+
+#[test]
+fn entering_and_leaving_a_bulkhead_allocates_nothing_and_nor_does_its_refusal() {
+    let bulkhead = Bulkhead::builder("room").max_concurrent(1).build().unwrap();
+    let wait = Duration::from_secs(1);
+    assert_eq!(allocations(|| drop(bulkhead.try_acquire().unwrap())), 0);
+    assert_eq!(allocations(|| drop(bulkhead.try_acquire_owned().unwrap())), 0);
+    assert_eq!(allocations(|| drop(bulkhead.acquire(wait).unwrap())), 0);
+    assert_eq!(allocations(|| drop(ready(bulkhead.acquire_async(wait)).unwrap())), 0);
+    let _permit = bulkhead.try_acquire().unwrap();
+    assert_eq!(allocations(|| assert!(bulkhead.try_acquire().is_err())), 0);
 }
