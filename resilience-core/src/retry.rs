@@ -272,6 +272,7 @@ impl Retry {
     }
 
     /// Begins a call at `now`, which counts for the budget.
+    #[inline]
     pub fn start(&self, now: Instant) -> RetryProgress {
         if let Some(budget) = self.budget() {
             budget.deposit(now);
@@ -280,17 +281,20 @@ impl Retry {
     }
 
     /// Whether it makes a difference when a call started.
+    #[inline]
     pub(crate) fn needs_start(&self) -> bool {
         self.shared.settings.max_elapsed.is_some() || self.shared.settings.budget.is_some()
     }
 
     /// Until the guard is dropped, calls made on this thread under the same budget are part of the one under way.
+    #[inline]
     pub(crate) fn enter(&self) -> Option<Entered> {
         self.budget().map(RetryBudget::enter)
     }
 
     /// Decides after a failed try at `now`: again after a pause, or not. A try that could not start before `deadline`
-    /// is not made. `After` takes one retry from the budget, and only when nothing else is in the way. For shells of your own; a [`Pipeline`](crate::Pipeline) does this for you.
+    /// is not made. `After` takes one retry from the budget, and only when nothing else is in the way. For shells of
+    /// your own; a [`Pipeline`] does this for you.
     ///
     /// ```
     /// use resilience_core::{Category, Class, Clock, Retry, Stopped, retry::RetryDecision};

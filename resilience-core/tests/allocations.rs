@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
-use resilience_core::{Bulkhead, CircuitBreaker, Pipeline, RateLimiter, Reason, Retry};
+use resilience_core::{Bulkhead, CircuitBreaker, Clock, KeyedRateLimiter, Pipeline, RateLimiter, Reason, Retry};
 
 /// All six policies in the recommended order, on the system's clock, and the breaker among them.
 fn full_pipeline() -> (Pipeline, CircuitBreaker) {
@@ -55,6 +55,41 @@ fn an_async_call_that_succeeds_allocates_nothing() {
     let (pipeline, _breaker) = full_pipeline();
     let call = || ready(pipeline.call_async(|| async { Ok::<_, io::Error>(7) }));
     assert_eq!(allocations(|| assert_eq!(call().ok(), Some(7))), 0);
+}
+
+#[test]
+fn a_limiter_with_a_known_key_allocates_nothing_whether_it_grants_or_refuses() {
+    let limiter = KeyedRateLimiter::<String>::builder("tenants").rate(1, Duration::from_secs(3_600)).burst(50);
+    let limiter = limiter.build().unwrap();
+    assert!(limiter.try_acquire("blue", 0).is_ok());
+    let mut granted = 0;
+    assert_eq!(allocations(|| granted += u32::from(limiter.try_acquire("blue", 1).is_ok())), 0);
+    assert_eq!(granted, 50);
+    assert_eq!(allocations(|| assert!(limiter.peek("blue", 1).is_err() && limiter.quota("blue").remaining == 0)), 0);
+}
+
+#[test]
+fn a_million_keys_take_the_memory_of_those_that_may_be_remembered() {
+    let (clock, time) = Clock::manual();
+    let limiter = KeyedRateLimiter::<u64>::builder("addresses").rate(1, Duration::from_secs(1)).burst(1);
+    let limiter = limiter.max_keys(10_000).clock(clock.clone()).build().unwrap();
+    // One key every 0.2 ms: 5 000 are in use at a time, and about as many not yet forgotten.
+    let used = measure(|| {
+        for key in 0_u64..1_000_000 {
+            time.advance(Duration::from_micros(200));
+            assert!(limiter.try_acquire(&key, 1).is_ok());
+        }
+    });
+    assert!(used.bytes_max < 1_000_000, "{} bytes", used.bytes_max);
+    // While time stands still, it fills up and refuses the rest.
+    let refused = measure(|| assert!((0..1_000_000).filter(|key| limiter.try_acquire(key, 1).is_err()).count() > 0));
+    assert!(refused.bytes_max < 1_000_000, "{} bytes", refused.bytes_max);
+    let all = measure(|| {
+        let limiter = KeyedRateLimiter::<u64>::builder("all").max_keys(1_000_000).clock(clock.clone()).build().unwrap();
+        assert!((0..1_000_000).all(|key| limiter.try_acquire(&key, 1).is_ok()));
+        assert!(limiter.try_acquire(&1_000_000, 1).is_err());
+    });
+    assert!(all.bytes_max < 64_000_000, "{} bytes", all.bytes_max);
 }
 
 #[test]

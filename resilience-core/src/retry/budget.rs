@@ -80,8 +80,9 @@ struct Shared {
 ///
 /// When everything fails, retries multiply the load just when it hurts: three attempts triple it, and three layers of
 /// them make 27 calls of one. With a budget, over any span of time, retries ≤ `ratio` × calls + `min_per_second` ×
-/// (span + window), the calls being those of the span and of the window before it. Three layers that share one budget
-/// keep the same bound: a call made within another call's attempt, on its thread or in its task, is no call of its own.
+/// (span + window), the calls being those of the span and of the window before it (and up to a tenth of a window more:
+/// calls are counted by tenths). Three layers that share one budget keep the same bound: a call made within another
+/// call's attempt, on its thread or in its task, is no call of its own. What an attempt spawns elsewhere is.
 ///
 /// The defaults are those of Finagle, which tower has as well: 20 % of the calls and 10 retries per second, over 10 s.
 /// A budget starts as after a quiet time: the floor of one window is there at once. A call whose retry is refused
