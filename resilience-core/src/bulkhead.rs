@@ -182,7 +182,7 @@ impl Bulkhead {
     pub fn acquire(&self, max_wait: Duration) -> Result<Permit<'_>, Rejection> {
         match self.enter_or_wait(max_wait)? {
             None => Ok(self.permit()),
-            Some(waiting) => wait::block_on(waiting),
+            Some(ticket) => wait::block_on(Waiting::new(self, ticket)),
         }
     }
 
@@ -210,7 +210,7 @@ impl Bulkhead {
     pub async fn acquire_async(&self, max_wait: Duration) -> Result<Permit<'_>, Rejection> {
         match self.enter_or_wait(max_wait)? {
             None => Ok(self.permit()),
-            Some(waiting) => waiting.await,
+            Some(ticket) => Waiting::new(self, ticket).await,
         }
     }
 
@@ -223,9 +223,8 @@ impl Bulkhead {
         self.enter_or_queue(|| None).map(|_inside| ())
     }
 
-    fn enter_or_wait(&self, max_wait: Duration) -> Result<Option<Waiting<'_>>, Rejection> {
-        let ticket = self.enter_or_queue(|| (!max_wait.is_zero()).then(|| self.0.clock.now() + max_wait))?;
-        Ok(ticket.map(|ticket| Waiting { bulkhead: self, ticket: Some(ticket), sleep: None }))
+    fn enter_or_wait(&self, max_wait: Duration) -> Result<Option<Ticket>, Rejection> {
+        self.enter_or_queue(|| (!max_wait.is_zero()).then(|| self.0.clock.now() + max_wait))
     }
 
     /// Enters (`None`), or takes a place in the queue. `until` says how long it may be kept, or `None` for not at all;
@@ -297,6 +296,12 @@ struct Waiting<'a> {
     ticket: Option<Ticket>,
     /// Made only when the first look was in vain.
     sleep: Option<Sleep>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(bulkhead: &'a Bulkhead, ticket: Ticket) -> Self {
+        Self { bulkhead, ticket: Some(ticket), sleep: None }
+    }
 }
 
 impl<'a> Future for Waiting<'a> {
