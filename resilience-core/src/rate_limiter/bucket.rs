@@ -78,7 +78,7 @@ impl Bucket {
             };
             match self.empty_at.compare_exchange_weak(empty_at, place.end, Ordering::Relaxed, Ordering::Acquire) {
                 Ok(_) => return Ok(Place { changes, ..place }),
-                Err(changed) => empty_at = changed,
+                Err(other) => empty_at = other,
             }
         }
     }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn reserved(bucket: &Bucket, permits: u32, now: Instant) -> Place {
-        bucket.reserve(permits, now, FOREVER).ok().expect("there is no limit to the wait")
+        bucket.reserve(permits, now, FOREVER).expect("there is no limit to the wait")
     }
 
     #[test]
@@ -379,6 +379,48 @@ mod tests {
                 }
             }
             prop_assert_eq!(reserved(&bucket, 1, at(second + u64::from(burst))).usable_from, at(second + u64::from(burst)));
+        }
+
+        /// The same while the rate changes between one and four per second: never more at once than the burst, never
+        /// more over a span than the fastest rate allows, and full again when everyone has gone.
+        #[test]
+        fn permits_are_conserved_while_the_rate_changes(
+            burst in 1_u32..6,
+            steps in proptest::collection::vec((0_u8..9, 1_u32..6, any::<usize>()), 1..120),
+        ) {
+            const TICK: u64 = SECOND / 4;
+            let bucket = bucket(burst);
+            let (mut now, mut waiting, mut uses) = (at(0), Vec::new(), Vec::new());
+            for (step, permits, pick) in steps {
+                match step {
+                    0..=2 => if let Ok(place) = bucket.reserve(permits, now, FOREVER) { waiting.push((place, permits)) },
+                    3 | 4 if !waiting.is_empty() => {
+                        let (place, _) = waiting.swap_remove(pick % waiting.len());
+                        bucket.give_up(place, now);
+                    }
+                    5 => bucket.set_nanos_per_permit(TICK * [1, 2, 4][pick % 3], now, Ok::<_, ()>).unwrap(),
+                    _ => now = Instant::from_nanos(now.as_nanos() + TICK),
+                }
+                // Everyone is punctual, except that who is due now may still give up before the clock moves on.
+                waiting.retain(|(place, permits)| {
+                    let due = place.usable_from < now;
+                    if due { uses.push((place.usable_from.as_nanos(), u64::from(*permits))); }
+                    !due
+                });
+            }
+            for (place, permits) in waiting.drain(..) {
+                if place.usable_from <= now { uses.push((now.as_nanos(), u64::from(permits))) } else { bucket.give_up(place, now) }
+            }
+            for (from, _) in &uses {
+                for (to, _) in &uses {
+                    let used: u64 = uses.iter().filter(|(at, _)| (from..=to).contains(&at)).map(|(_, permits)| permits).sum();
+                    let span = to.saturating_sub(*from);
+                    prop_assert!(used <= u64::from(burst) + span.div_ceil(TICK), "{used} used within {span} ns: {uses:?}");
+                }
+            }
+            let later = Instant::from_nanos(now.as_nanos() + SECOND * u64::from(burst));
+            let (rate, empty_at) = bucket.state();
+            prop_assert_eq!(rate.available(empty_at, later), burst);
         }
     }
 }

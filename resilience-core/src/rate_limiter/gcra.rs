@@ -17,6 +17,7 @@ pub(super) fn on_line(instant: Instant) -> u64 {
 }
 
 /// The permits cannot be had at all, or not before the time given.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Refused {
     ExceedsBurst,
     NotBefore(Instant),

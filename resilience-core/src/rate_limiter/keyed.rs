@@ -295,14 +295,13 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
     {
         let shared = &*self.0;
         let now = shared.clock.now();
-        shared.take(key, permits, now).map_err(|rejection| {
+        shared.take(key, permits, now).inspect_err(|rejection| {
             // Relaxed: counters, nothing is published through them.
             shared.rejected.fetch_add(1, Ordering::Relaxed);
             if matches!(rejection.reason, Reason::TooManyKeys { .. }) {
                 shared.rejected_keys.fetch_add(1, Ordering::Relaxed);
             }
-            shared.observers.emit(&Event::Rejected { rejection: &rejection });
-            rejection
+            shared.observers.emit(&Event::Rejected { rejection });
         })
     }
 

@@ -22,7 +22,7 @@ pub const fn delay_seconds(duration: Duration) -> u64 {
 
 /// What a limiter would tell its caller at one moment.
 ///
-/// The values are those of the IETF draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers-11,
+/// The values are those of the IETF draft "`RateLimit` header fields for HTTP" (`draft-ietf-httpapi-ratelimit-headers-11`,
 /// a work in progress), for a token bucket: the quota is the burst, its window is how long an empty bucket takes to
 /// fill, and the reset is when the next permit comes back.
 ///

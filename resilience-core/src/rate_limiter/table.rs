@@ -111,18 +111,18 @@ impl<K> Table<K> {
     /// Removes a slot; the last one takes its number.
     fn remove(&mut self, number: usize) {
         let mask = self.mask();
-        let mut hole = self.position(self.slots[number].hash, Self::entry_of(number));
-        let mut next = (hole + 1) & mask;
-        // Those behind it in its chain move up, so that no search ends at the hole before it finds them.
+        let mut free = self.position(self.slots[number].hash, Self::entry_of(number));
+        let mut next = (free + 1) & mask;
+        // Those behind it in its chain move up, so that no search ends at the free place before it finds them.
         while self.index[next] != 0 {
-            let home = self.home(self.slots[self.index[next] as usize - 1].hash);
-            if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
-                self.index[hole] = self.index[next];
-                hole = next;
+            let wanted = self.home(self.slots[self.index[next] as usize - 1].hash);
+            if next.wrapping_sub(wanted) & mask >= next.wrapping_sub(free) & mask {
+                self.index[free] = self.index[next];
+                free = next;
             }
             next = (next + 1) & mask;
         }
-        self.index[hole] = 0;
+        self.index[free] = 0;
         let last = self.slots.len() - 1;
         if number != last {
             let position = self.position(self.slots[last].hash, Self::entry_of(last));
@@ -177,28 +177,29 @@ mod tests {
             let (mut table, mut model) = (Table::new(), BTreeMap::new());
             let hash = |key: u16| u64::from(key % 7).wrapping_sub(3);
             for (step, key, empty_at, budget) in steps {
-                if step < 6 {
-                    match table.get_mut(hash(key), &key) {
-                        Some(found) => {
+                match step {
+                    0..6 => {
+                        if let Some(found) = table.get_mut(hash(key), &key) {
                             let later = empty_at.max(*found);
                             prop_assert_eq!(model.insert(key, later), Some(*found));
                             *found = later;
-                        }
-                        None => {
+                        } else {
                             prop_assert_eq!(model.insert(key, empty_at), None);
                             table.insert(hash(key), key, empty_at);
                         }
                     }
-                } else if step == 6 {
-                    let before = model.len();
-                    let swept = table.sweep(empty_at, usize::try_from(budget).unwrap());
-                    model.retain(|key, _| table.get_mut(hash(*key), key).is_some());
-                    prop_assert_eq!(before - model.len(), swept.evicted);
-                    prop_assert!(swept.evicted <= swept.looked_at);
-                } else {
-                    let swept = table.sweep(empty_at, usize::MAX);
-                    model.retain(|_, it| *it > empty_at);
-                    prop_assert!(swept.earliest <= model.values().min().copied().unwrap_or(u64::MAX));
+                    6 => {
+                        let before = model.len();
+                        let swept = table.sweep(empty_at, usize::try_from(budget).unwrap());
+                        model.retain(|key, _| table.get_mut(hash(*key), key).is_some());
+                        prop_assert_eq!(before - model.len(), swept.evicted);
+                        prop_assert!(swept.evicted <= swept.looked_at);
+                    }
+                    _ => {
+                        let swept = table.sweep(empty_at, usize::MAX);
+                        model.retain(|_, it| *it > empty_at);
+                        prop_assert!(swept.earliest <= model.values().min().copied().unwrap_or(u64::MAX));
+                    }
                 }
                 prop_assert_eq!(table.len(), model.len());
                 for (key, empty_at) in &model {
