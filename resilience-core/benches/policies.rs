@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use resilience_core::{CircuitBreaker, Clock, Outcome, Pipeline, RateLimiter, Retry};
+use resilience_core::{Bulkhead, CircuitBreaker, Clock, KeyedRateLimiter, Outcome, Pipeline, RateLimiter, Retry};
 
 fn breaker(c: &mut Criterion) {
     let mut group = c.benchmark_group("breaker");
@@ -37,6 +37,53 @@ fn limiter(c: &mut Criterion) {
     group.bench_function("clock read alone", |bencher| bencher.iter(|| black_box(&clock).now()));
     group.bench_function("allowed", |bencher| bencher.iter(|| black_box(&plenty).try_acquire(1).is_ok()));
     group.bench_function("denied", |bencher| bencher.iter(|| black_box(&none).try_acquire(1).is_err()));
+    let keyed = KeyedRateLimiter::<u64>::builder("keyed").rate(u32::MAX, Duration::from_secs(1)).burst(1_000_000);
+    let keyed = keyed.build().unwrap();
+    let named = KeyedRateLimiter::<String>::builder("named").rate(u32::MAX, Duration::from_secs(1)).burst(1_000_000);
+    let named = named.build().unwrap();
+    let names: Vec<_> = (0..1_000).map(|key| format!("tenant-{key}")).collect();
+    let mut key = 0;
+    group.bench_function("keyed, allowed, one of 1 000 numbers", |bencher| {
+        bencher.iter(|| {
+            key = (key + 1) % 1_000;
+            black_box(&keyed).try_acquire(&key, 1).is_ok()
+        });
+    });
+    let mut name = 0;
+    group.bench_function("keyed, allowed, one of 1 000 strings", |bencher| {
+        bencher.iter(|| {
+            name = (name + 1) % 1_000;
+            black_box(&named).try_acquire(names[name].as_str(), 1).is_ok()
+        });
+    });
+    group.finish();
+}
+
+/// Beside the semaphore that most async programs would take, in the same run.
+fn bulkhead(c: &mut Criterion) {
+    let mut group = c.benchmark_group("bulkhead");
+    let bulkhead = Bulkhead::builder("room").max_concurrent(8).build().unwrap();
+    let semaphore = tokio::sync::Semaphore::new(8);
+    let wait = Duration::from_secs(1);
+    group.bench_function("enter and leave", |bencher| bencher.iter(|| black_box(&bulkhead).try_acquire().is_ok()));
+    group.bench_function("tokio semaphore, the same", |bencher| {
+        bencher.iter(|| black_box(&semaphore).try_acquire().is_ok());
+    });
+    group.bench_function("enter and leave, async", |bencher| {
+        bencher.iter(|| {
+            let entering = pin!(black_box(&bulkhead).acquire_async(wait));
+            entering.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        });
+    });
+    group.bench_function("tokio semaphore, the same, async", |bencher| {
+        bencher.iter(|| {
+            let entering = pin!(black_box(&semaphore).acquire());
+            entering.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        });
+    });
+    let full: Vec<_> = (0..8).map(|_| bulkhead.try_acquire().unwrap()).collect();
+    group.bench_function("full, rejected", |bencher| bencher.iter(|| black_box(&bulkhead).try_acquire().is_err()));
+    drop(full);
     group.finish();
 }
 
@@ -50,11 +97,12 @@ fn pipeline(c: &mut Criterion) {
         .retry(Retry::default())
         .rate_limiter(limiter)
         .circuit_breaker(CircuitBreaker::builder("b").build().unwrap())
+        .bulkhead(Bulkhead::builder("h").build().unwrap())
         .timeout(Duration::from_secs(2))
         .build()
         .unwrap();
     for (name, pipeline) in
-        [("empty", &empty), ("retry", &retry), ("timeout + retry + limiter + breaker + timeout", &full)]
+        [("empty", &empty), ("retry", &retry), ("timeout + retry + limiter + breaker + bulkhead + timeout", &full)]
     {
         group.bench_function(format!("blocking, {name}"), |bencher| {
             bencher.iter(|| pipeline.call(|| Ok::<_, io::Error>(black_box(1))).is_ok());
@@ -69,5 +117,5 @@ fn pipeline(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, breaker, limiter, pipeline);
+criterion_group!(benches, breaker, limiter, bulkhead, pipeline);
 criterion_main!(benches);

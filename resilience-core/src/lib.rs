@@ -8,6 +8,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod bulkhead;
 pub mod circuit_breaker;
 pub mod class;
 pub mod clock;
@@ -19,11 +20,15 @@ pub mod pipeline;
 pub mod rate_limiter;
 pub mod registry;
 pub mod retry;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 mod sync;
 mod timers;
+mod wait;
 mod window;
 
+pub use bulkhead::Bulkhead;
 pub use circuit_breaker::{BreakerState, CircuitBreaker};
 pub use class::{Category, Class, Classify, Severity};
 pub use clock::{Clock, Instant, ManualClock};
@@ -32,6 +37,6 @@ pub use context::{ErrorContext, ErrorId};
 pub use event::{Event, Observer, Observers};
 pub use outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
 pub use pipeline::{Attempt, CallOptions, Pipeline};
-pub use rate_limiter::RateLimiter;
+pub use rate_limiter::{KeyedRateLimiter, RateLimiter};
 pub use registry::Registry;
-pub use retry::{Backoff, Jitter, Retry};
+pub use retry::{Backoff, Jitter, Retry, RetryBudget, Retryable};

@@ -73,6 +73,17 @@ pub enum Reason {
         /// How many can be granted at once.
         burst: u32,
     },
+    /// The key is new, and as many keys as the limiter may remember are in use.
+    TooManyKeys {
+        /// How many it may remember.
+        max_keys: u32,
+    },
+    /// As many calls as a bulkhead allows are under way, and this one did not want to wait.
+    BulkheadFull,
+    /// A bulkhead is full, and so is its queue.
+    BulkheadQueueFull,
+    /// The call waited for its turn in a bulkhead as long as it was allowed to.
+    BulkheadWaitedTooLong,
     /// The call's deadline has passed or is too close.
     DeadlineTooClose,
 }
@@ -86,6 +97,10 @@ impl Reason {
             Self::HalfOpenBusy => "half_open_busy",
             Self::RateLimited => "rate_limited",
             Self::ExceedsBurst { .. } => "exceeds_burst",
+            Self::TooManyKeys { .. } => "too_many_keys",
+            Self::BulkheadFull => "bulkhead_full",
+            Self::BulkheadQueueFull => "bulkhead_queue_full",
+            Self::BulkheadWaitedTooLong => "bulkhead_waited_too_long",
             Self::DeadlineTooClose => "deadline_too_close",
         }
     }
@@ -121,6 +136,12 @@ impl fmt::Display for Rejection {
             Reason::ExceedsBurst { requested, burst } => {
                 write!(f, "rate limiter `{policy}` grants at most {burst} permits at once; {requested} were requested")
             }
+            Reason::TooManyKeys { max_keys } => {
+                write!(f, "rate limiter `{policy}` has no room for a new key: all its {max_keys} are in use")
+            }
+            Reason::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
+            Reason::BulkheadQueueFull => write!(f, "bulkhead `{policy}` and its queue are full"),
+            Reason::BulkheadWaitedTooLong => write!(f, "bulkhead `{policy}` had no room in the time allowed"),
             Reason::DeadlineTooClose => write!(f, "the deadline of `{policy}` is too close to start"),
         }?;
         match self.retry_after {
@@ -183,6 +204,8 @@ pub enum Stopped {
     DeadlineTooClose,
     /// The dependency asked for a longer pause than this retry accepts.
     RetryAfterTooLong,
+    /// All calls together have made as many retries as their [`RetryBudget`](crate::RetryBudget) allows for now.
+    BudgetSpent,
 }
 
 impl Stopped {
@@ -194,6 +217,7 @@ impl Stopped {
             Self::ElapsedExceeded => "elapsed_exceeded",
             Self::DeadlineTooClose => "deadline_too_close",
             Self::RetryAfterTooLong => "retry_after_too_long",
+            Self::BudgetSpent => "budget_spent",
         }
     }
 
@@ -204,6 +228,7 @@ impl Stopped {
             Self::ElapsedExceeded => "the time for retrying is used up",
             Self::DeadlineTooClose => "the deadline is too close for another attempt",
             Self::RetryAfterTooLong => "the pause asked for is longer than this retry accepts",
+            Self::BudgetSpent => "the retry budget is spent",
         }
     }
 }

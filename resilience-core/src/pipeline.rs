@@ -5,14 +5,19 @@
 mod builder;
 mod execution;
 mod future;
+mod judge;
 
 pub use builder::PipelineBuilder;
+pub use judge::{ByClass, ByError, ByResult, Classified, Judge};
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use crate::bulkhead::Bulkhead;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::class::{Class, Classify};
 use crate::clock::{Clock, Instant};
@@ -20,8 +25,9 @@ use crate::event::Observers;
 use crate::outcome::Error;
 use crate::rate_limiter::RateLimiter;
 use crate::retry::Retry;
+use crate::wait;
 use execution::{Execution, Step};
-use future::CallFuture;
+pub(crate) use future::{CallFuture, Operation};
 
 /// The most policies of one side (around the retry, or inside it).
 pub(crate) const MAX_GATES: usize = 4;
@@ -31,6 +37,7 @@ pub(crate) const MAX_GATES: usize = 4;
 pub(crate) enum Gate {
     Limiter { limiter: RateLimiter, max_wait: Duration },
     Breaker(CircuitBreaker),
+    Bulkhead { bulkhead: Bulkhead, max_wait: Duration },
 }
 
 /// Everything that stays the same from call to call.
@@ -106,8 +113,9 @@ pub struct Attempt {
 ///
 /// Policies are listed from the outside in. What stands before [`retry`](PipelineBuilder::retry) sees the call once,
 /// what stands after it sees every attempt: a timeout before it bounds the whole call, one after it each attempt.
-/// The recommended order is timeout, retry, circuit breaker, rate limiter, timeout: what an open breaker refuses then
-/// costs no permit of the limiter.
+/// The recommended order is timeout, retry, circuit breaker, rate limiter, bulkhead, timeout: what an open breaker
+/// refuses then costs no permit of the limiter, and nobody waits for the limiter while keeping others out of the
+/// bulkhead.
 ///
 /// A blocking operation cannot be interrupted: with [`call`](Self::call), time limits are cooperative. They stop
 /// attempts from starting and are told to the operation ([`Attempt::deadline`]); an answer that comes late is still
@@ -148,6 +156,11 @@ impl Pipeline {
         &self.0.name
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.0)
+    }
+
     /// The clock it goes by.
     pub fn clock(&self) -> &Clock {
         &self.0.clock
@@ -170,7 +183,7 @@ impl Pipeline {
         options: CallOptions,
         operation: impl FnMut(Attempt) -> Result<T, E>,
     ) -> Result<T, Error<E>> {
-        self.classified_by(E::class).call_with(options, operation)
+        self.run(options, operation, &ByClass)
     }
 
     /// Makes an async call, on any executor. Dropping the future cancels it and gives every permit back.
@@ -214,7 +227,7 @@ impl Pipeline {
         E: Classify,
         F: Future<Output = Result<T, E>>,
     {
-        self.classified_by(E::class).call_async_with(options, operation).await
+        CallFuture::new(self.as_plan(), options, operation, ByClass).await
     }
 
     /// The same pipeline for errors that do not implement [`Classify`]: `classify` says what they mean.
@@ -227,49 +240,44 @@ impl Pipeline {
     /// assert_eq!(answer.call(|| "42".parse::<u32>()).unwrap(), 42);
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
-    pub const fn classified_by<C>(&self, classify: C) -> Classified<'_, C> {
-        Classified { pipeline: self, classify }
+    pub const fn classified_by<C>(&self, classify: C) -> Classified<'_, ByError<C>> {
+        Classified { pipeline: self, judge: ByError(classify) }
     }
-}
 
-/// A pipeline together with what says what errors mean: made by [`Pipeline::classified_by`].
-#[derive(Clone, Copy)]
-pub struct Classified<'p, C> {
-    pipeline: &'p Pipeline,
-    classify: C,
-}
-
-impl<C> fmt::Debug for Classified<'_, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.pipeline.fmt(f)
-    }
-}
-
-impl<C> Classified<'_, C> {
-    /// As [`Pipeline::call`].
+    /// The same pipeline for results whose values can fail as well: `judge` says what a result means, `None` that all
+    /// is well. Retries, breakers and observers go by it; the caller gets the last value or error as it is.
     ///
-    /// # Errors
-    /// As [`Pipeline::call`].
-    pub fn call<T, E>(&self, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, Error<E>>
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Category, Class, Classify, ManualClock, Pipeline, Retry};
+    ///
+    /// let clock = ManualClock::auto_advancing().clock();
+    /// let pipeline = Pipeline::builder("web").retry(Retry::default()).clock(clock).build()?;
+    /// let web = pipeline.judged_by(|answer: &io::Result<u16>| match answer {
+    ///     Ok(500..) => Some(Class::of(Category::Network)),
+    ///     Ok(_) => None,
+    ///     Err(error) => Some(error.class()),
+    /// });
+    /// let mut answers = [503, 200].into_iter();
+    /// assert_eq!(web.call(|| answers.next().ok_or_else(|| io::Error::other("no answer"))).unwrap(), 200);
+    /// assert_eq!(web.call(|| Ok(503)).unwrap(), 503); // the last of three attempts
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub const fn judged_by<T, E, F>(&self, judge: F) -> Classified<'_, ByResult<F>>
     where
-        C: Fn(&E) -> Class,
+        F: Fn(&Result<T, E>) -> Option<Class>,
     {
-        self.call_with(CallOptions::new(), |_| operation())
+        Classified { pipeline: self, judge: ByResult(judge) }
     }
 
-    /// As [`Pipeline::call_with`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::call`].
-    pub fn call_with<T, E>(
+    /// The blocking shell.
+    pub(crate) fn run<T, E>(
         &self,
         options: CallOptions,
         mut operation: impl FnMut(Attempt) -> Result<T, E>,
-    ) -> Result<T, Error<E>>
-    where
-        C: Fn(&E) -> Class,
-    {
-        let plan = &*self.pipeline.0;
+        judge: &impl Judge<T, E>,
+    ) -> Result<T, Error<E>> {
+        let plan = &*self.0;
         let mut execution = Execution::new(plan, options);
         loop {
             match execution.next() {
@@ -279,9 +287,17 @@ impl<C> Classified<'_, C> {
                         plan.clock.sleep_blocking(wait);
                     }
                 }
+                Step::Queue(until) => {
+                    let mut sleep = plan.clock.sleep_until(until);
+                    wait::block_on(poll_fn(|cx| {
+                        if execution.has_turn(cx.waker()) { Poll::Ready(()) } else { Pin::new(&mut sleep).poll(cx) }
+                    }));
+                }
                 Step::Run(attempt) => {
+                    let entered = execution.enter();
                     let result = operation(attempt);
-                    if let Some(result) = execution.attempt_ended(result, &self.classify) {
+                    drop(entered);
+                    if let Some(result) = execution.attempt_ended(result, |result| judge.judge(result)) {
                         return result;
                     }
                 }
@@ -290,31 +306,21 @@ impl<C> Classified<'_, C> {
         }
     }
 
-    /// As [`Pipeline::call_async`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::call_async`].
-    pub async fn call_async<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Error<E>>
-    where
-        C: Fn(&E) -> Class,
-        F: Future<Output = Result<T, E>>,
-    {
-        self.call_async_with(CallOptions::new(), |_| operation()).await
+    /// Nothing but a retry, whose values were checked when it was built.
+    pub(crate) fn of_retry(retry: Retry, clock: Clock, observers: Observers) -> Self {
+        Self(Arc::new(Plan {
+            name: "retry".into(),
+            clock,
+            observers,
+            call_timeout: None,
+            call_gates: Vec::new(),
+            retry: Some(retry),
+            attempt_timeout: None,
+            attempt_gates: Vec::new(),
+        }))
     }
 
-    /// As [`Pipeline::call_async_with`].
-    ///
-    /// # Errors
-    /// As [`Pipeline::call_async`].
-    pub async fn call_async_with<T, E, F>(
-        &self,
-        options: CallOptions,
-        operation: impl FnMut(Attempt) -> F,
-    ) -> Result<T, Error<E>>
-    where
-        C: Fn(&E) -> Class,
-        F: Future<Output = Result<T, E>>,
-    {
-        CallFuture::new(&*self.pipeline.0, options, operation, &self.classify).await
+    pub(crate) fn as_plan(&self) -> &Plan {
+        &self.0
     }
 }

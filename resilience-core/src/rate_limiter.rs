@@ -3,19 +3,29 @@
 //! up goes to others. Nothing is polled: who waits is told for how long.
 
 mod bucket;
+mod gcra;
+mod keyed;
+mod quota;
+mod reservation;
+mod table;
+
+pub use keyed::{KeyedRateLimiter, KeyedRateLimiterBuilder, KeyedStatistics};
+pub use quota::{Quota, delay_seconds};
+pub use reservation::Reservation;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Instant, nanos};
+use crate::clock::{Clock, Instant};
 use crate::config::{self, ConfigError};
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Ordering};
-use bucket::{Bucket, Refused};
+use bucket::Bucket;
+use gcra::{Rate, Refused};
 
-pub(crate) use bucket::Place;
+pub(crate) use gcra::Place;
 
 /// A limiter's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +52,8 @@ struct Shared {
 
 /// A rate limiter. Cheap to clone: clones share one bucket, in every thread, sync and async.
 ///
-/// `rate` permits come back per period, evenly; up to `burst` can be saved up and used at once. It starts full.
+/// `rate` permits come back per period, evenly; up to `burst` can be saved up and used at once. It starts full, unless
+/// told otherwise ([`start_with`](RateLimiterBuilder::start_with)).
 /// The defaults are 100 permits per 60 s and a burst of 10. Rates are kept as whole nanoseconds per permit, rounded
 /// up, so the rate is never exceeded.
 ///
@@ -78,6 +89,7 @@ pub struct RateLimiterBuilder {
     permits: u32,
     period: Duration,
     burst: u32,
+    start_with: Option<u32>,
     clock: Clock,
     observers: Observers,
 }
@@ -95,6 +107,14 @@ impl RateLimiterBuilder {
     #[must_use]
     pub fn burst(mut self, burst: u32) -> Self {
         self.burst = burst;
+        self
+    }
+
+    /// How many permits it holds at first, from 0 (empty) to the burst (full, the default). A process that restarts
+    /// often and starts full grants a burst at each start.
+    #[must_use]
+    pub fn start_with(mut self, permits: u32) -> Self {
+        self.start_with = Some(permits);
         self
     }
 
@@ -118,19 +138,9 @@ impl RateLimiterBuilder {
     /// A [`ConfigError`] names the first value that cannot be used.
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         config::name(&self.name)?;
-        config::in_range(&self.name, "rate", self.permits, &1, &u32::MAX)?;
-        config::positive(&self.name, "period", self.period)?;
-        config::in_range(&self.name, "burst", self.burst, &1, &u32::MAX)?;
-        let nanos_per_permit = nanos(self.period).div_ceil(u64::from(self.permits));
-        let bucket = Bucket::new(nanos_per_permit, self.burst);
-        // Filling the whole bucket must stay far from the end of the time line.
-        if Duration::from_nanos(bucket.span(self.burst)) > config::MAX_DURATION {
-            return Err(ConfigError::new(
-                format!("{}.burst", self.name),
-                self.burst,
-                "a burst that refills within 10 years at this rate",
-            ));
-        }
+        let rate = Rate::new(&self.name, self.permits, self.period, self.burst)?;
+        let start_with = checked_start(&self.name, self.start_with, rate)?;
+        let bucket = Bucket::new(rate, rate.holding(start_with, self.clock.now()));
         Ok(RateLimiter(Arc::new(Shared {
             name: self.name,
             bucket,
@@ -149,6 +159,7 @@ impl RateLimiter {
             permits: 100,
             period: Duration::from_secs(60),
             burst: 10,
+            start_with: None,
             clock: Clock::system(),
             observers: Observers::new(),
         }
@@ -164,7 +175,7 @@ impl RateLimiter {
     /// # Errors
     /// A [`Rejection`] when they are not there; it says when they would be, or that they never will.
     pub fn try_acquire(&self, permits: u32) -> Result<(), Rejection> {
-        self.reserve(permits, Duration::ZERO).map(|_| ())
+        self.place(permits, Duration::ZERO).map(|_| ())
     }
 
     /// Takes `permits`, blocking the thread for up to `max_wait` until they are there. First come, first served; only
@@ -186,12 +197,7 @@ impl RateLimiter {
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
     pub fn acquire(&self, permits: u32, max_wait: Duration) -> Result<(), Rejection> {
-        let waiting = Waiting { limiter: self, place: Some(self.reserve(permits, max_wait)?) };
-        let wait = waiting.usable_from().saturating_duration_since(self.0.clock.now());
-        if !wait.is_zero() {
-            self.0.clock.sleep_blocking(wait);
-        }
-        waiting.over();
+        self.reserve(permits, max_wait)?.wait();
         Ok(())
     }
 
@@ -201,27 +207,94 @@ impl RateLimiter {
     /// # Errors
     /// A [`Rejection`], at once, when the wait would be longer than `max_wait`.
     pub async fn acquire_async(&self, permits: u32, max_wait: Duration) -> Result<(), Rejection> {
-        let waiting = Waiting { limiter: self, place: Some(self.reserve(permits, max_wait)?) };
-        if waiting.usable_from() > self.0.clock.now() {
-            self.0.clock.sleep_until(waiting.usable_from()).await;
-        }
-        waiting.over();
+        self.reserve(permits, max_wait)?.wait_async().await;
         Ok(())
     }
 
+    /// Takes `permits` for now or for a time within `max_wait`, and leaves the waiting to the caller: to do something
+    /// else meanwhile, or to weigh the wait. Given up when it is dropped unused.
+    ///
+    /// # Errors
+    /// A [`Rejection`], at once, when they would be there only after `max_wait`, or never.
+    pub fn reserve(&self, permits: u32, max_wait: Duration) -> Result<Reservation<'_>, Rejection> {
+        self.place(permits, max_wait).map(|place| Reservation::new(self, permits, place))
+    }
+
+    /// What [`try_acquire`](Self::try_acquire) would answer now. Takes nothing, counts nothing, tells no observer; by
+    /// the time you act on it, another thread may have taken what was there.
+    ///
+    /// # Errors
+    /// The [`Rejection`] that `try_acquire` would return.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, RateLimiter};
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(10, Duration::from_secs(1)).burst(2).clock(clock).build()?;
+    /// assert!(limiter.peek(2).is_ok());
+    /// limiter.try_acquire(1).unwrap();
+    /// assert_eq!(limiter.peek(2).unwrap_err().retry_after, Some(Duration::from_millis(100)));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn peek(&self, permits: u32) -> Result<(), Rejection> {
+        let now = self.0.clock.now();
+        let refused = |refused| rejection(&self.0.name, permits, self.0.bucket.rate(), now, refused);
+        self.0.bucket.peek(permits, now, now).map_err(refused)
+    }
+
+    /// What to tell the caller in response headers: limit, remaining, reset. Takes nothing.
+    pub fn quota(&self) -> Quota {
+        let (rate, empty_at) = self.0.bucket.state();
+        Quota::of(&self.0.name, rate, empty_at, self.0.clock.now())
+    }
+
+    /// Changes the rate for all clones: `permits` (from 1) come back per `period` (more than 0, at most 10 years).
+    ///
+    /// Saved permits stay as many as they are: neither is a burst handed out, nor is one lost. Who waits keeps the
+    /// time that was promised, and the new rate holds from the last of these times on, so nobody is overtaken.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used; the rate stays as it was.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, RateLimiter};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(1)).burst(4).clock(clock).build()?;
+    /// limiter.try_acquire(3).unwrap();
+    /// limiter.set_rate(100, Duration::from_secs(1))?;
+    /// assert_eq!(limiter.statistics().available, 1);
+    /// time.advance(Duration::from_millis(10));
+    /// assert_eq!(limiter.statistics().available, 2);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn set_rate(&self, permits: u32, period: Duration) -> Result<(), ConfigError> {
+        // The burst of 1 stands in: whether the real one still refills in time is checked when it cannot change.
+        let nanos_per_permit = Rate::new(&self.0.name, permits, period, 1)?.nanos_per_permit();
+        self.0.bucket.set_nanos_per_permit(nanos_per_permit, self.0.clock.now(), |rate| rate.checked(&self.0.name))
+    }
+
+    /// Changes for all clones how many permits can be saved up: from 1, to as many as come back within 10 years.
+    ///
+    /// A larger burst fills with time and is not handed out; what a smaller one cannot hold is gone. Who waits keeps
+    /// the time that was promised.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used; the burst stays as it was.
+    pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
+        config::in_range(&self.0.name, "burst", burst, &1, &u32::MAX)?;
+        self.0.bucket.set_burst(burst, self.0.clock.now(), |rate| rate.checked(&self.0.name))
+    }
+
     /// Takes `permits`; they may be used from the place's time on: now or within `max_wait`.
-    pub(crate) fn reserve(&self, permits: u32, max_wait: Duration) -> Result<Place, Rejection> {
+    pub(crate) fn place(&self, permits: u32, max_wait: Duration) -> Result<Place, Rejection> {
         let now = self.0.clock.now();
         self.0.bucket.reserve(permits, now, now + max_wait).map_err(|refused| {
             // Relaxed: a counter, nothing is published through it.
             self.0.rejected.fetch_add(1, Ordering::Relaxed);
-            let (reason, retry_after) = match refused {
-                Refused::ExceedsBurst => {
-                    (Reason::ExceedsBurst { requested: permits, burst: self.0.bucket.burst() }, None)
-                }
-                Refused::NotBefore(at) => (Reason::RateLimited, Some(at.saturating_duration_since(now))),
-            };
-            let rejection = Rejection::new(Arc::clone(&self.0.name), reason, retry_after);
+            let rejection = rejection(&self.0.name, permits, self.0.bucket.rate(), now, refused);
             self.0.observers.emit(&Event::Rejected { rejection: &rejection });
             rejection
         })
@@ -238,35 +311,26 @@ impl RateLimiter {
 
     /// Its figures now. Takes nothing.
     pub fn statistics(&self) -> LimiterStatistics {
+        let (rate, empty_at) = self.0.bucket.state();
         LimiterStatistics {
-            available: self.0.bucket.available(self.0.clock.now()),
-            burst: self.0.bucket.burst(),
-            refill_per_second: 1e9 / self.0.bucket.nanos_per_permit() as f64,
+            available: rate.available(empty_at, self.0.clock.now()),
+            burst: rate.burst(),
+            refill_per_second: rate.per_second(),
             rejected: self.0.rejected.load(Ordering::Relaxed),
         }
     }
 }
 
-/// A wait for a place, which is given up when the wait does not end.
-struct Waiting<'a> {
-    limiter: &'a RateLimiter,
-    place: Option<Place>,
+/// What a limiter called `name` says to who asked for `permits` in vain.
+fn rejection(name: &Arc<str>, permits: u32, rate: Rate, now: Instant, refused: Refused) -> Rejection {
+    let (reason, retry_after) = match refused {
+        Refused::ExceedsBurst => (Reason::ExceedsBurst { requested: permits, burst: rate.burst() }, None),
+        Refused::NotBefore(at) => (Reason::RateLimited, Some(at.saturating_duration_since(now))),
+    };
+    Rejection::new(Arc::clone(name), reason, retry_after)
 }
 
-impl Waiting<'_> {
-    fn usable_from(&self) -> Instant {
-        self.place.map_or_else(Instant::default, |place| place.usable_from)
-    }
-
-    fn over(mut self) {
-        self.place = None;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.limiter.give_up(place);
-        }
-    }
+/// How many permits a bucket holds at first; full when nothing was said.
+fn checked_start(name: &str, start_with: Option<u32>, rate: Rate) -> Result<u32, ConfigError> {
+    start_with.map_or(Ok(rate.burst()), |permits| config::in_range(name, "start_with", permits, &0, &rate.burst()))
 }

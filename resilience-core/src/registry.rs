@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::bulkhead::{Bulkhead, BulkheadBuilder, BulkheadStatistics};
 use crate::circuit_breaker::{BreakerStatistics, CircuitBreaker, CircuitBreakerBuilder};
 use crate::class::{Category, Classify, Severity};
 use crate::clock::Clock;
@@ -35,6 +36,9 @@ pub struct RegistrySnapshot {
     pub breakers: BTreeMap<String, BreakerStatistics>,
     /// The limiters by name.
     pub limiters: BTreeMap<String, LimiterStatistics>,
+    /// The bulkheads by name.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub bulkheads: BTreeMap<String, BulkheadStatistics>,
     /// The errors handled.
     pub errors: ErrorStatistics,
 }
@@ -43,6 +47,7 @@ pub struct RegistrySnapshot {
 struct Contents {
     breakers: BTreeMap<String, CircuitBreaker>,
     limiters: BTreeMap<String, RateLimiter>,
+    bulkheads: BTreeMap<String, Bulkhead>,
     errors: ErrorStatistics,
 }
 
@@ -76,6 +81,7 @@ impl fmt::Debug for Registry {
         f.debug_struct("Registry")
             .field("breakers", &contents.breakers.keys())
             .field("limiters", &contents.limiters.keys())
+            .field("bulkheads", &contents.bulkheads.keys())
             .finish_non_exhaustive()
     }
 }
@@ -135,6 +141,33 @@ impl Registry {
         Ok(self.lock().limiters.entry(name.to_owned()).or_insert(limiter).clone())
     }
 
+    /// The bulkhead called `name`; made by `configure` when there is none yet.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when it has to be made and cannot.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default();
+    /// let bulkhead = registry.bulkhead("reports", |builder| builder.max_concurrent(2))?;
+    /// let _permit = bulkhead.try_acquire();
+    /// assert_eq!(registry.snapshot().bulkheads["reports"].in_flight, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn bulkhead(
+        &self,
+        name: &str,
+        configure: impl FnOnce(BulkheadBuilder) -> BulkheadBuilder,
+    ) -> Result<Bulkhead, ConfigError> {
+        if let Some(bulkhead) = self.lock().bulkheads.get(name) {
+            return Ok(bulkhead.clone());
+        }
+        let builder = Bulkhead::builder(name).clock(self.clock.clone()).observers(self.observers.clone());
+        let bulkhead = configure(builder).build()?;
+        Ok(self.lock().bulkheads.entry(name.to_owned()).or_insert(bulkhead).clone())
+    }
+
     /// Handles an error that happened in `component` while doing `operation`: classifies it, counts it, tells the
     /// observers, and returns the record.
     pub fn handle_error<E>(&self, component: &str, operation: &str, error: &E) -> ErrorContext
@@ -163,6 +196,7 @@ impl Registry {
         RegistrySnapshot {
             breakers: contents.breakers.iter().map(|(name, it)| (name.clone(), it.statistics())).collect(),
             limiters: contents.limiters.iter().map(|(name, it)| (name.clone(), it.statistics())).collect(),
+            bulkheads: contents.bulkheads.iter().map(|(name, it)| (name.clone(), it.statistics())).collect(),
             errors: contents.errors.clone(),
         }
     }

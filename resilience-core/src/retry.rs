@@ -1,170 +1,26 @@
 //! Whether and when to try again: backoff, jitter, limits.
 //! Answers are computed from an attempt's number, its class and the time; nothing here sleeps.
 
-use std::sync::Arc;
+mod alone;
+mod backoff;
+mod budget;
+
+pub use alone::{RetryFuture, Retryable, Retrying};
+pub use backoff::{Backoff, Jitter};
+pub(crate) use budget::Entered;
+pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetStatistics};
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::class::Class;
-use crate::clock::{Instant, nanos};
+use crate::clock::{Clock, Instant, nanos};
 use crate::config::{self, ConfigError};
+use crate::event::Observers;
 use crate::outcome::Stopped;
-
-/// How the pause grows from attempt to attempt, before jitter. Attempts count from 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Backoff {
-    /// Always the same pause.
-    Fixed {
-        /// The pause.
-        delay: Duration,
-    },
-    /// `initial`, `2 × initial`, `3 × initial`, …, at most `cap`.
-    Linear {
-        /// The first pause.
-        initial: Duration,
-        /// The longest pause.
-        cap: Duration,
-    },
-    /// `initial × base ^ (attempt - 1)`, at most `cap`.
-    Exponential {
-        /// The first pause.
-        initial: Duration,
-        /// The factor from one pause to the next.
-        base: f64,
-        /// The longest pause.
-        cap: Duration,
-    },
-    /// `initial` times the Fibonacci numbers 1, 1, 2, 3, 5, …, at most `cap`.
-    Fibonacci {
-        /// The first pause.
-        initial: Duration,
-        /// The longest pause.
-        cap: Duration,
-    },
-}
-
-impl Backoff {
-    /// A pause that is always `delay`.
-    pub const fn fixed(delay: Duration) -> Self {
-        Self::Fixed { delay }
-    }
-
-    /// A pause that grows by `base` from `initial` to `cap`.
-    pub const fn exponential(initial: Duration, base: f64, cap: Duration) -> Self {
-        Self::Exponential { initial, base, cap }
-    }
-
-    /// The pause after the failure of attempt number `attempt` (from 1), before jitter: never more than the cap,
-    /// whatever the attempt.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use resilience_core::Backoff;
-    ///
-    /// let backoff = Backoff::exponential(Duration::from_millis(100), 2.0, Duration::from_secs(30));
-    /// assert_eq!(backoff.delay(3), Duration::from_millis(400));
-    /// assert_eq!(backoff.delay(u32::MAX), Duration::from_secs(30));
-    /// ```
-    pub fn delay(&self, attempt: u32) -> Duration {
-        let step = attempt.max(1);
-        match *self {
-            Self::Fixed { delay } => delay,
-            Self::Linear { initial, cap } => initial.saturating_mul(step).min(cap),
-            Self::Exponential { initial, base, cap } => {
-                // Zero times an overflow would be no number.
-                if initial.is_zero() {
-                    return initial;
-                }
-                // Powers overflow to infinity, never to a small number; whatever is not a duration is cut to the cap.
-                let seconds = initial.as_secs_f64() * base.powf(f64::from(step - 1));
-                Duration::try_from_secs_f64(seconds).map_or(cap, |delay| delay.min(cap))
-            }
-            Self::Fibonacci { initial, cap } => {
-                let (mut current, mut next) = (initial, initial);
-                for _ in 1..step {
-                    (current, next) = (next, current.saturating_add(next));
-                    if current >= cap {
-                        break;
-                    }
-                }
-                current.min(cap)
-            }
-        }
-    }
-
-    /// The longest pause this can yield.
-    pub const fn cap(&self) -> Duration {
-        match *self {
-            Self::Fixed { delay } => delay,
-            Self::Linear { cap, .. } | Self::Exponential { cap, .. } | Self::Fibonacci { cap, .. } => cap,
-        }
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let (initial, cap) = match *self {
-            Self::Fixed { delay } => (delay, delay),
-            Self::Linear { initial, cap } | Self::Fibonacci { initial, cap } => (initial, cap),
-            Self::Exponential { initial, base, cap } => {
-                if !(base.is_finite() && (1.0..=1000.0).contains(&base)) {
-                    return Err(ConfigError::new("retry.backoff.base", base, "1 to 1000"));
-                }
-                (initial, cap)
-            }
-        };
-        if cap > config::MAX_DURATION {
-            return Err(ConfigError::new("retry.backoff.cap", format!("{cap:?}"), "at most 10 years"));
-        }
-        if initial > cap {
-            return Err(ConfigError::new(
-                "retry.backoff.initial",
-                format!("{initial:?}"),
-                format!("at most the cap of {cap:?}"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// How a pause is spread at random, so that callers that failed together do not return together. The result never
-/// exceeds the backoff's cap.
-///
-/// Full and equal jitter are those of "Exponential Backoff And Jitter" (M. Brooker, AWS Architecture Blog, 2015).
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Jitter {
-    /// None: the pause as computed.
-    None,
-    /// Up to this part of the pause more or less: `0.2` is ±20 %.
-    Ratio(f64),
-    /// Anything from zero to the pause.
-    Full,
-    /// Half the pause, and anything up to the other half.
-    Equal,
-}
-
-impl Jitter {
-    /// Spreads `delay` by `random`, a number in `[0, 1)`, staying at or below `cap`.
-    fn spread(self, delay: Duration, cap: Duration, random: f64) -> Duration {
-        let factor = match self {
-            Self::None => return delay.min(cap),
-            Self::Ratio(ratio) => 1.0 - ratio + 2.0 * ratio * random,
-            Self::Full => random,
-            Self::Equal => 0.5 + 0.5 * random,
-        };
-        let seconds = delay.as_secs_f64() * factor;
-        Duration::try_from_secs_f64(seconds).map_or(cap, |spread| spread.min(cap))
-    }
-
-    fn validate(self) -> Result<(), ConfigError> {
-        match self {
-            Self::Ratio(ratio) if !(0.0..=1.0).contains(&ratio) => {
-                Err(ConfigError::new("retry.jitter.ratio", ratio, "0 to 1"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
+use crate::pipeline::Pipeline;
+use backoff::scaled;
 
 /// What a [`Retry`] decides after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,13 +36,17 @@ pub enum RetryDecision {
 pub struct RetryProgress {
     started: Instant,
     tries: u32,
+    /// The pause before this one.
+    pause: Duration,
 }
 
 /// Tries again what failed for a passing reason. Cheap to clone.
 ///
-/// The defaults are 3 attempts, exponential backoff from 100 ms by 2 to 30 s, ±20 % jitter, and a dependency's own
-/// `Retry-After` honoured up to 30 s. Retrying is opt-in: put a retry around an operation only when running it twice
-/// does no harm.
+/// The defaults are 3 attempts, exponential backoff from 100 ms by 2 to 30 s, ±20 % jitter, a dependency's own
+/// `Retry-After` honoured up to 30 s, and no [`RetryBudget`]. Retrying is opt-in: put a retry around an operation only
+/// when running it twice does no harm.
+///
+/// It works in a [`Pipeline`] together with other policies, or alone, as `(|| …).retry(&retry)`: see [`Retryable`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -210,9 +70,16 @@ pub struct RetryProgress {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Retry {
+    shared: Arc<Shared>,
+    /// The pipeline of nothing but this retry, for calls without one of their own.
+    alone: Arc<OnceLock<Pipeline>>,
+}
+
+#[derive(Debug)]
+struct Shared {
     settings: RetryBuilder,
-    /// Where the next call's random sequence starts; shared by clones so that no two calls jitter alike.
-    sequence: Arc<AtomicU64>,
+    /// Where the next pause's random sequence starts; one for all clones, so that no two pauses are spread alike.
+    sequence: AtomicU64,
 }
 
 impl Default for Retry {
@@ -222,15 +89,22 @@ impl Default for Retry {
 }
 
 /// Builds a [`Retry`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct RetryBuilder {
     max_attempts: u32,
     max_elapsed: Option<Duration>,
     max_retry_after: Duration,
+    retry_after_jitter: Option<f64>,
     backoff: Backoff,
     jitter: Jitter,
+    budget: Option<RetryBudget>,
     seed: Option<u64>,
+    clock: Clock,
+    observers: Observers,
 }
+
+/// How much longer than asked for a `Retry-After` pause may become, unless set: a tenth.
+const RETRY_AFTER_JITTER: f64 = 0.1;
 
 impl Default for RetryBuilder {
     fn default() -> Self {
@@ -238,9 +112,13 @@ impl Default for RetryBuilder {
             max_attempts: 3,
             max_elapsed: None,
             max_retry_after: Duration::from_secs(30),
+            retry_after_jitter: None,
             backoff: Backoff::exponential(Duration::from_millis(100), 2.0, Duration::from_secs(30)),
             jitter: Jitter::Ratio(0.2),
+            budget: None,
             seed: None,
+            clock: Clock::system(),
+            observers: Observers::new(),
         }
     }
 }
@@ -268,6 +146,27 @@ impl RetryBuilder {
         self
     }
 
+    /// How much longer than asked for, at random, a pause from `Retry-After` or a policy's refusal may become, so that
+    /// all who were told the same time do not come back together. Never earlier than asked, never longer than
+    /// [`max_retry_after`](Self::max_retry_after). 0 to 1; default 0.1, or 0 with [`Jitter::None`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Category, Class, Clock, Retry, retry::RetryDecision};
+    ///
+    /// let retry = Retry::builder().retry_after_jitter(0.5).build()?;
+    /// let (clock, _) = Clock::manual();
+    /// let busy = Class::of(Category::Resource).retry_after(Duration::from_secs(10));
+    /// let decision = retry.decide(&mut retry.start(clock.now()), &busy, clock.now(), None);
+    /// assert!(matches!(decision, RetryDecision::After(pause) if (10..=15).contains(&pause.as_secs())));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn retry_after_jitter(mut self, ratio: f64) -> Self {
+        self.retry_after_jitter = Some(ratio);
+        self
+    }
+
     /// How the pauses grow. The first pause at most the cap, the cap at most 10 years, a base 1 to 1000; default
     /// exponential from 100 ms by 2 to 30 s.
     #[must_use]
@@ -277,9 +176,32 @@ impl RetryBuilder {
     }
 
     /// How the pauses are spread. A ratio 0 to 1; default ±20 %. A pause the dependency asked for is never cut short.
+    /// See [`retry_after_jitter`](Self::retry_after_jitter) for those.
     #[must_use]
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
+        self
+    }
+
+    /// What all calls together may retry. Default: no limit.
+    #[must_use]
+    pub fn budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Where calls without a pipeline take the time from and how they wait; a pipeline brings its own clock. Default:
+    /// the system's clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Who hears of calls without a pipeline, under the pipeline name `retry`. Default: nobody.
+    #[must_use]
+    pub fn observers(mut self, observers: Observers) -> Self {
+        self.observers = observers;
         self
     }
 
@@ -306,6 +228,11 @@ impl RetryBuilder {
                 "at most 10 years",
             ));
         }
+        if let Some(ratio) = self.retry_after_jitter
+            && !(0.0..=1.0).contains(&ratio)
+        {
+            return Err(ConfigError::new("retry.retry_after_jitter", ratio, "0 to 1"));
+        }
         self.backoff.validate()?;
         self.jitter.validate()?;
         Ok(Retry::from_valid(self))
@@ -320,21 +247,54 @@ impl Retry {
 
     fn from_valid(settings: RetryBuilder) -> Self {
         let start = settings.seed.unwrap_or_else(|| fastrand::u64(..));
-        Self { settings, sequence: Arc::new(AtomicU64::new(start)) }
+        let shared = Shared { settings, sequence: AtomicU64::new(start) };
+        Self { shared: Arc::new(shared), alone: Arc::default() }
+    }
+
+    /// The pipeline of nothing but this retry.
+    fn alone(&self) -> &Pipeline {
+        self.alone.get_or_init(|| {
+            let Shared { settings: RetryBuilder { clock, observers, .. }, .. } = &*self.shared;
+            // Not a clone: that would hold on to itself.
+            let retry = Self { shared: Arc::clone(&self.shared), alone: Arc::default() };
+            Pipeline::of_retry(retry, clock.clone(), observers.clone())
+        })
     }
 
     /// How often the operation may be tried in all.
-    pub const fn max_attempts(&self) -> u32 {
-        self.settings.max_attempts
+    pub fn max_attempts(&self) -> u32 {
+        self.shared.settings.max_attempts
     }
 
-    /// Begins a call at `now`.
-    pub const fn start(&self, now: Instant) -> RetryProgress {
-        RetryProgress { started: now, tries: 0 }
+    /// What all calls together may retry, if there is a limit.
+    pub fn budget(&self) -> Option<&RetryBudget> {
+        self.shared.settings.budget.as_ref()
+    }
+
+    /// Begins a call at `now`, which counts for the budget.
+    #[inline]
+    pub fn start(&self, now: Instant) -> RetryProgress {
+        if let Some(budget) = self.budget() {
+            budget.deposit(now);
+        }
+        RetryProgress { started: now, tries: 0, pause: Duration::ZERO }
+    }
+
+    /// Whether it makes a difference when a call started.
+    #[inline]
+    pub(crate) fn needs_start(&self) -> bool {
+        self.shared.settings.max_elapsed.is_some() || self.shared.settings.budget.is_some()
+    }
+
+    /// Until the guard is dropped, calls made on this thread under the same budget are part of the one under way.
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        self.budget().map(RetryBudget::enter)
     }
 
     /// Decides after a failed try at `now`: again after a pause, or not. A try that could not start before `deadline`
-    /// is not made. For shells of your own; a [`Pipeline`](crate::Pipeline) does this for you.
+    /// is not made. `After` takes one retry from the budget, and only when nothing else is in the way. For shells of
+    /// your own; a [`Pipeline`] does this for you.
     ///
     /// ```
     /// use resilience_core::{Category, Class, Clock, Retry, Stopped, retry::RetryDecision};
@@ -354,36 +314,46 @@ impl Retry {
         now: Instant,
         deadline: Option<Instant>,
     ) -> RetryDecision {
+        let settings = &self.shared.settings;
         progress.tries = progress.tries.saturating_add(1);
         if !class.retryable {
             return RetryDecision::Stop(Stopped::NotRetryable);
         }
-        if progress.tries >= self.settings.max_attempts {
+        if progress.tries >= settings.max_attempts {
             return RetryDecision::Stop(Stopped::AttemptsExhausted);
         }
-        if class.retry_after.is_some_and(|asked| asked > self.settings.max_retry_after) {
+        if class.retry_after.is_some_and(|asked| asked > settings.max_retry_after) {
             return RetryDecision::Stop(Stopped::RetryAfterTooLong);
         }
-        let backoff = &self.settings.backoff;
-        let own = self.settings.jitter.spread(backoff.delay(progress.tries), backoff.cap(), self.random());
-        let delay = class.retry_after.map_or(own, |asked| asked.max(own));
+        let mut random = self.random();
+        let own = settings.jitter.pause(&settings.backoff, progress.tries, progress.pause, random.f64());
+        progress.pause = own;
+        let delay = match class.retry_after {
+            None => own,
+            Some(asked) => {
+                let default = if settings.jitter == Jitter::None { 0.0 } else { RETRY_AFTER_JITTER };
+                let factor = 1.0 + settings.retry_after_jitter.unwrap_or(default) * random.f64();
+                // Rounding must not make it shorter than asked.
+                own.max(scaled(asked, factor, settings.max_retry_after)).max(asked)
+            }
+        };
         let next = now + delay;
         let elapsed = nanos(next.saturating_duration_since(progress.started));
-        if self.settings.max_elapsed.is_some_and(|limit| elapsed > nanos(limit)) {
+        if settings.max_elapsed.is_some_and(|limit| elapsed > nanos(limit)) {
             return RetryDecision::Stop(Stopped::ElapsedExceeded);
         }
         if deadline.is_some_and(|deadline| next >= deadline) {
             return RetryDecision::Stop(Stopped::DeadlineTooClose);
         }
+        if settings.budget.as_ref().is_some_and(|budget| !budget.withdraw(now)) {
+            return RetryDecision::Stop(Stopped::BudgetSpent);
+        }
         RetryDecision::After(delay)
     }
 
-    /// The next random number in `[0, 1)`.
-    fn random(&self) -> f64 {
-        if self.settings.jitter == Jitter::None {
-            return 0.0;
-        }
-        // Relaxed: the counter only has to differ from call to call.
-        fastrand::Rng::with_seed(self.sequence.fetch_add(1, Ordering::Relaxed)).f64()
+    /// Random numbers for one decision.
+    fn random(&self) -> fastrand::Rng {
+        // Relaxed: the counter only has to differ from decision to decision.
+        fastrand::Rng::with_seed(self.shared.sequence.fetch_add(1, Ordering::Relaxed))
     }
 }

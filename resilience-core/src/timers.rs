@@ -3,11 +3,11 @@
 //! outside the lock. Decides nothing.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use crate::clock::{Clock, Instant};
+use crate::wait;
 
 /// Identifies one registered waker: when it is due, and a number that tells equal times apart.
 pub(crate) type TimerKey = (Instant, u64);
@@ -65,10 +65,8 @@ impl Timers {
             std::mem::replace(&mut queue.wakers, later)
         };
         for waker in due.into_values() {
-            // One broken executor must not keep everybody else asleep, nor end the timer thread.
-            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!("a task panicked when its timer woke it");
-            }
+            // One broken executor must not end the timer thread.
+            wait::wake(waker);
         }
     }
 

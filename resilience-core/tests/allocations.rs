@@ -8,17 +8,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
-use resilience_core::{CircuitBreaker, Pipeline, RateLimiter, Reason, Retry};
+use resilience_core::{Bulkhead, CircuitBreaker, Clock, KeyedRateLimiter, Pipeline, RateLimiter, Reason, Retry};
 
-/// All five policies in the recommended order, on the system's clock, and the breaker among them.
+/// All six policies in the recommended order, on the system's clock, and the breaker among them.
 fn full_pipeline() -> (Pipeline, CircuitBreaker) {
     let breaker = CircuitBreaker::builder("search_backend").build().unwrap();
     let limiter = RateLimiter::builder("search_rate").rate(1_000_000, Duration::from_secs(1)).burst(1_000_000);
     let pipeline = Pipeline::builder("search")
         .timeout(Duration::from_secs(10))
         .retry(Retry::default())
-        .rate_limiter(limiter.build().unwrap())
         .circuit_breaker(breaker.clone())
+        .rate_limiter(limiter.build().unwrap())
+        .bulkhead_waiting(Bulkhead::builder("search_room").build().unwrap(), Duration::from_secs(1))
         .timeout(Duration::from_secs(2))
         .build()
         .unwrap();
@@ -57,6 +58,41 @@ fn an_async_call_that_succeeds_allocates_nothing() {
 }
 
 #[test]
+fn a_limiter_with_a_known_key_allocates_nothing_whether_it_grants_or_refuses() {
+    let limiter = KeyedRateLimiter::<String>::builder("tenants").rate(1, Duration::from_secs(3_600)).burst(50);
+    let limiter = limiter.build().unwrap();
+    assert!(limiter.try_acquire("blue", 0).is_ok());
+    let mut granted = 0;
+    assert_eq!(allocations(|| granted += u32::from(limiter.try_acquire("blue", 1).is_ok())), 0);
+    assert_eq!(granted, 50);
+    assert_eq!(allocations(|| assert!(limiter.peek("blue", 1).is_err() && limiter.quota("blue").remaining == 0)), 0);
+}
+
+#[test]
+fn a_million_keys_take_the_memory_of_those_that_may_be_remembered() {
+    let (clock, time) = Clock::manual();
+    let limiter = KeyedRateLimiter::<u64>::builder("addresses").rate(1, Duration::from_secs(1)).burst(1);
+    let limiter = limiter.max_keys(10_000).clock(clock.clone()).build().unwrap();
+    // One key every 0.2 ms: 5 000 are in use at a time, and about as many not yet forgotten.
+    let used = measure(|| {
+        for key in 0_u64..1_000_000 {
+            time.advance(Duration::from_micros(200));
+            assert!(limiter.try_acquire(&key, 1).is_ok());
+        }
+    });
+    assert!(used.bytes_max < 1_000_000, "{} bytes", used.bytes_max);
+    // While time stands still, it fills up and refuses the rest.
+    let refused = measure(|| assert!((0..1_000_000).filter(|key| limiter.try_acquire(key, 1).is_err()).count() > 0));
+    assert!(refused.bytes_max < 1_000_000, "{} bytes", refused.bytes_max);
+    let all = measure(|| {
+        let limiter = KeyedRateLimiter::<u64>::builder("all").max_keys(1_000_000).clock(clock.clone()).build().unwrap();
+        assert!((0..1_000_000).all(|key| limiter.try_acquire(&key, 1).is_ok()));
+        assert!(limiter.try_acquire(&1_000_000, 1).is_err());
+    });
+    assert!(all.bytes_max < 64_000_000, "{} bytes", all.bytes_max);
+}
+
+#[test]
 fn the_refusal_of_an_open_breaker_allocates_nothing() {
     let (pipeline, breaker) = full_pipeline();
     while breaker.try_acquire().is_ok() {
@@ -67,4 +103,16 @@ fn the_refusal_of_an_open_breaker_allocates_nothing() {
     let refused =
         || pipeline.call(|| Ok::<_, io::Error>(())).err().and_then(|error| error.as_rejection().map(|r| r.reason));
     assert_eq!(allocations(|| assert_eq!(refused(), Some(Reason::CircuitOpen))), 0);
+}
+
+#[test]
+fn entering_and_leaving_a_bulkhead_allocates_nothing_and_nor_does_its_refusal() {
+    let bulkhead = Bulkhead::builder("room").max_concurrent(1).build().unwrap();
+    let wait = Duration::from_secs(1);
+    assert_eq!(allocations(|| drop(bulkhead.try_acquire().unwrap())), 0);
+    assert_eq!(allocations(|| drop(bulkhead.try_acquire_owned().unwrap())), 0);
+    assert_eq!(allocations(|| drop(bulkhead.acquire(wait).unwrap())), 0);
+    assert_eq!(allocations(|| drop(ready(bulkhead.acquire_async(wait)).unwrap())), 0);
+    let _permit = bulkhead.try_acquire().unwrap();
+    assert_eq!(allocations(|| assert!(bulkhead.try_acquire().is_err())), 0);
 }

@@ -4,9 +4,10 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
-use resilience_core::{BreakerState, Category, CircuitBreaker, Class, Clock, Outcome, RateLimiter};
+use resilience_core::{BreakerState, Bulkhead, Category, CircuitBreaker, Class, Clock, Outcome, RateLimiter};
 use std::future::Future;
-use std::task::{Context, Waker};
+use std::pin::Pin;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 const DOWN: Outcome = Outcome::Failure(Class::of(Category::Network));
@@ -91,5 +92,109 @@ fn two_threads_never_take_more_than_the_burst() {
         let other = thread::spawn(move || u32::from(theirs.try_acquire(1).is_ok()));
         let mine = u32::from(limiter.try_acquire(1).is_ok());
         assert_eq!(mine + other.join().unwrap(), 1);
+    });
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Room for one, on a clock that stands still.
+fn room_for_one() -> Bulkhead {
+    Bulkhead::builder("model").max_concurrent(1).clock(Clock::manual().0).build().unwrap()
+}
+
+/// Looks once. `Some` has entered.
+fn look<'a, F, P>(acquiring: &mut Pin<Box<F>>, waker: &Waker) -> Option<P>
+where
+    F: Future<Output = Result<P, resilience_core::Rejection>> + 'a,
+{
+    match acquiring.as_mut().poll(&mut Context::from_waker(waker)) {
+        std::task::Poll::Ready(entered) => Some(entered.expect("the time stands still and the queue is long")),
+        std::task::Poll::Pending => None,
+    }
+}
+
+/// Remembers that it was woken.
+#[derive(Default)]
+struct Bell(std::sync::atomic::AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// One waits for its turn while another comes, who `waits` or does not.
+fn two_visitors(waits: bool) {
+    loom::model(move || {
+        let bulkhead = room_for_one();
+        let inside = Arc::new(AtomicU32::new(0));
+        let visit = |bulkhead: Bulkhead, inside: Arc<AtomicU32>, waits: bool| {
+            move || {
+                let visit = |permit: resilience_core::bulkhead::Permit<'_>| {
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two are inside");
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(permit);
+                };
+                if waits {
+                    // Looks, and goes away when it is not let in at once.
+                    let mut acquiring = Box::pin(bulkhead.acquire_async(LONG));
+                    if let Some(permit) = look(&mut acquiring, Waker::noop()) {
+                        visit(permit);
+                    }
+                } else if let Ok(permit) = bulkhead.try_acquire() {
+                    visit(permit);
+                }
+            }
+        };
+        let other = thread::spawn(visit(bulkhead.clone(), inside.clone(), true));
+        visit(bulkhead.clone(), inside, waits)();
+        other.join().unwrap();
+        let statistics = bulkhead.statistics();
+        assert_eq!((statistics.in_flight, statistics.waiting), (0, 0));
+        assert!(bulkhead.try_acquire().is_ok(), "the room came back");
+    });
+}
+
+#[test]
+fn a_bulkhead_never_lets_more_in_than_it_has_room_for() {
+    two_visitors(false);
+    two_visitors(true);
+}
+
+#[test]
+fn a_permit_released_while_a_waiter_is_dropped_goes_to_the_next() {
+    loom::model(|| {
+        let bulkhead = room_for_one();
+        let permit = bulkhead.try_acquire_owned().unwrap();
+        let first_in_queue = bulkhead.clone();
+        let mut gone = Box::pin(async move { first_in_queue.acquire_async(LONG).await.map(drop) });
+        assert!(look(&mut gone, Waker::noop()).is_none());
+        let bell = std::sync::Arc::new(Bell::default());
+        let mut next = Box::pin(bulkhead.acquire_async(LONG));
+        assert!(look(&mut next, &Waker::from(bell.clone())).is_none());
+        let dropping = thread::spawn(move || drop(gone));
+        drop(permit);
+        dropping.join().unwrap();
+        assert!(bell.0.load(std::sync::atomic::Ordering::SeqCst), "the next was woken");
+        drop(look(&mut next, Waker::noop()).expect("the permit went to the next"));
+        let statistics = bulkhead.statistics();
+        assert_eq!((statistics.in_flight, statistics.waiting), (0, 0));
+    });
+}
+
+#[test]
+fn whoever_looks_in_vain_is_woken_when_the_room_is_free() {
+    loom::model(|| {
+        let bulkhead = room_for_one();
+        let permit = bulkhead.try_acquire_owned().unwrap();
+        let leaving = thread::spawn(move || drop(permit));
+        let bell = std::sync::Arc::new(Bell::default());
+        let mut acquiring = Box::pin(bulkhead.acquire_async(LONG));
+        let entered = look(&mut acquiring, &Waker::from(bell.clone()));
+        leaving.join().unwrap();
+        if entered.is_none() {
+            assert!(bell.0.load(std::sync::atomic::Ordering::SeqCst), "nobody said that the room is free");
+            assert!(look(&mut acquiring, Waker::noop()).is_some());
+        }
     });
 }

@@ -105,12 +105,52 @@ fn the_same_seed_makes_the_same_pauses_and_another_seed_others() {
     assert_ne!(pauses(7), pauses(8));
 }
 
+/// The pauses of one call that fails again and again, each time with `class`.
+fn pauses(retry: &Retry, class: &Class, count: usize) -> Vec<Duration> {
+    let (clock, _) = Clock::manual();
+    let mut progress = retry.start(clock.now());
+    let decide = |_| match retry.decide(&mut progress, class, clock.now(), None) {
+        RetryDecision::After(pause) => pause,
+        RetryDecision::Stop(stopped) => panic!("stopped: {stopped:?}"),
+    };
+    (0..count).map(decide).collect()
+}
+
+#[test]
+fn callers_that_were_told_the_same_time_do_not_come_back_together_and_none_comes_early() {
+    let asked = MILLIS(10_000);
+    let busy = Class::of(Category::Resource).retry_after(asked);
+    let first_pauses = |builder: resilience_core::retry::RetryBuilder| {
+        let retry = builder.seed(1).build().unwrap();
+        (0..200).flat_map(|_| pauses(&retry, &busy, 1)).collect::<Vec<_>>()
+    };
+    let spread = first_pauses(Retry::builder());
+    let (earliest, latest) = (*spread.iter().min().unwrap(), *spread.iter().max().unwrap());
+    assert!(asked <= earliest && latest <= asked * 11 / 10, "{earliest:?} to {latest:?}");
+    assert!(earliest < MILLIS(10_100) && latest > MILLIS(10_900), "{earliest:?} to {latest:?}: over the whole tenth");
+    let bounded = first_pauses(Retry::builder().retry_after_jitter(1.0).max_retry_after(asked + MILLIS(500)));
+    assert!(bounded.iter().all(|pause| (asked..=asked + MILLIS(500)).contains(pause)));
+    assert!(first_pauses(Retry::builder().jitter(Jitter::None)).iter().all(|pause| *pause == asked));
+    assert!(first_pauses(Retry::builder().retry_after_jitter(0.0)).iter().all(|pause| *pause == asked));
+}
+
+#[test]
+fn the_first_decorrelated_pause_is_spread_as_well() {
+    let backoff = Backoff::exponential(MILLIS(100), 2.0, MILLIS(30_000));
+    let retry = Retry::builder().backoff(backoff).jitter(Jitter::Decorrelated).seed(1).build().unwrap();
+    let first: Vec<_> = (0..200).flat_map(|_| pauses(&retry, &Class::of(Category::Network), 1)).collect();
+    let (shortest, longest) = (*first.iter().min().unwrap(), *first.iter().max().unwrap());
+    assert!(MILLIS(100) <= shortest && shortest < MILLIS(110), "{shortest:?}");
+    assert!(MILLIS(290) < longest && longest <= MILLIS(300), "{longest:?}");
+}
+
 #[test]
 fn values_that_cannot_be_used_are_refused_with_their_names() {
     let message = |builder: resilience_core::retry::RetryBuilder| builder.build().unwrap_err().to_string();
     let new = Retry::builder;
     insta::assert_snapshot!(message(new().max_attempts(0)), @"`retry.max_attempts` is 0; allowed: 1 to 4294967295");
     insta::assert_snapshot!(message(new().jitter(Jitter::Ratio(f64::NAN))), @"`retry.jitter.ratio` is NaN; allowed: 0 to 1");
+    insta::assert_snapshot!(message(new().retry_after_jitter(1.5)), @"`retry.retry_after_jitter` is 1.5; allowed: 0 to 1");
     insta::assert_snapshot!(message(new().backoff(Backoff::exponential(MILLIS(1), f64::INFINITY, MILLIS(2)))), @"`retry.backoff.base` is inf; allowed: 1 to 1000");
     insta::assert_snapshot!(message(new().backoff(Backoff::exponential(MILLIS(3), 2.0, MILLIS(2)))), @"`retry.backoff.initial` is 3ms; allowed: at most the cap of 2ms");
 }
@@ -125,7 +165,13 @@ fn backoffs() -> impl Strategy<Value = Backoff> {
 }
 
 fn jitters() -> impl Strategy<Value = Jitter> {
-    prop_oneof![Just(Jitter::None), Just(Jitter::Full), Just(Jitter::Equal), any::<f64>().prop_map(Jitter::Ratio)]
+    prop_oneof![
+        Just(Jitter::None),
+        Just(Jitter::Full),
+        Just(Jitter::Equal),
+        Just(Jitter::Decorrelated),
+        any::<f64>().prop_map(Jitter::Ratio)
+    ]
 }
 
 proptest! {
@@ -152,6 +198,33 @@ proptest! {
                 RetryDecision::Stop(stopped) => prop_assert!(false, "stopped: {:?}", stopped),
             }
         }
+    }
+
+    /// As published: each pause lies between the first one and three times the one before, and within the cap.
+    #[test]
+    fn decorrelated_pauses_lie_between_the_first_and_three_times_the_one_before(
+        first in 1_u64..10_000, extra in 0_u64..1_000_000, base in 1.0_f64..10.0, seed in any::<u64>(),
+    ) {
+        let (first, cap) = (MILLIS(first), MILLIS(first + extra));
+        let retry = Retry::builder().backoff(Backoff::exponential(first, base, cap)).jitter(Jitter::Decorrelated);
+        let retry = retry.max_attempts(50).seed(seed).build().unwrap();
+        let mut before = first;
+        for pause in pauses(&retry, &Class::of(Category::Network), 40) {
+            prop_assert!(first <= pause && pause <= (before * 3).min(cap), "{pause:?} after {before:?}");
+            before = pause;
+        }
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_is_never_cut_short_nor_drawn_out_beyond_its_bound(
+        asked in any::<u32>(), room in any::<u32>(), ratio in 0.0_f64..=1.0, jitter in jitters(), seed in any::<u64>(),
+    ) {
+        let asked = Duration::from_nanos(u64::from(asked));
+        let limit = asked + Duration::from_nanos(u64::from(room));
+        let retry = Retry::builder().backoff(Backoff::fixed(Duration::ZERO)).jitter(jitter).retry_after_jitter(ratio);
+        let Ok(retry) = retry.max_retry_after(limit).seed(seed).build() else { return Ok(()) };
+        let pause = pauses(&retry, &Class::of(Category::Resource).retry_after(asked), 1)[0];
+        prop_assert!(asked <= pause && pause <= limit, "{pause:?}, asked {asked:?}, at most {limit:?}");
     }
 
     #[test]

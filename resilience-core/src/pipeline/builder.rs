@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Gate, MAX_GATES, Pipeline, Plan};
+use crate::bulkhead::Bulkhead;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
@@ -69,6 +70,33 @@ impl PipelineBuilder {
         self.step(Policy::Gate(Gate::Breaker(breaker)))
     }
 
+    /// Lets in as many calls at once as the bulkhead allows, and refuses the others. Room is kept until everything
+    /// listed after it is over: before [`retry`](Self::retry) also through the pauses. Each bulkhead at most once.
+    ///
+    /// A call that a bulkhead refused is not retried: trying again is no way out of too much load.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Bulkhead, Pipeline, Retry};
+    ///
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(10).build()?;
+    /// let pipeline = Pipeline::builder("reports").retry(Retry::default()).bulkhead(bulkhead.clone()).build()?;
+    /// let inside = pipeline.call(|| Ok::<_, std::io::Error>(bulkhead.statistics().in_flight));
+    /// assert_eq!(inside.unwrap(), 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
+        self.bulkhead_waiting(bulkhead, Duration::ZERO)
+    }
+
+    /// As [`bulkhead`](Self::bulkhead), waiting in the bulkhead's queue for up to `max_wait` (at most 10 years) on the
+    /// pipeline's clock, and never to the call's deadline.
+    #[must_use]
+    pub fn bulkhead_waiting(self, bulkhead: Bulkhead, max_wait: Duration) -> Self {
+        self.step(Policy::Gate(Gate::Bulkhead { bulkhead, max_wait }))
+    }
+
     /// Where it takes the time from and how it waits. Default: the system's clock.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -88,7 +116,7 @@ impl PipelineBuilder {
     /// # Errors
     /// A [`ConfigError`] for a value that cannot be used, and for an order that makes no sense: two retries, two
     /// timeouts on the same side of the retry, an attempt limit that the call limit makes pointless, one breaker
-    /// twice, waiting for a limiter that goes by another clock.
+    /// or bulkhead twice, waiting for a limiter that goes by another clock.
     pub fn build(self) -> Result<Pipeline, ConfigError> {
         config::name(&self.name)?;
         let mut plan = Plan {
@@ -123,10 +151,12 @@ impl PipelineBuilder {
                     }
                 }
                 Policy::Gate(gate) => {
+                    if let Gate::Limiter { max_wait, .. } | Gate::Bulkhead { max_wait, .. } = &gate
+                        && *max_wait > config::MAX_DURATION
+                    {
+                        return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
+                    }
                     if let Gate::Limiter { limiter, max_wait } = &gate {
-                        if *max_wait > config::MAX_DURATION {
-                            return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
-                        }
                         // The limiter names the moment to wait for; on another clock that could be any time.
                         if !max_wait.is_zero() && !limiter.clock().same(&plan.clock) {
                             return refuse(
@@ -149,12 +179,25 @@ impl PipelineBuilder {
                             "each breaker once; twice, it would count every call twice",
                         );
                     }
+                    if let Gate::Bulkhead { bulkhead: new, .. } = &gate
+                        && plan
+                            .call_gates
+                            .iter()
+                            .chain(&plan.attempt_gates)
+                            .any(|old| matches!(old, Gate::Bulkhead { bulkhead: old, .. } if old.same(new)))
+                    {
+                        return refuse(
+                            "bulkhead",
+                            format!("`{}`, given twice", new.name()),
+                            "each bulkhead once; twice, a call could wait for itself",
+                        );
+                    }
                     let gates = if inside_retry { &mut plan.attempt_gates } else { &mut plan.call_gates };
                     if gates.len() == MAX_GATES {
                         return refuse(
                             "policies",
                             format!("{} on one side of the retry", MAX_GATES + 1),
-                            "at most 4 limiters and breakers on each side of the retry",
+                            "at most 4 limiters, breakers and bulkheads on each side of the retry",
                         );
                     }
                     gates.push(gate);

@@ -1,25 +1,29 @@
 //! One call's way through a pipeline as a state machine: it says what to do next and is told what came of it.
-//! It never sleeps and never runs the operation. Whatever it holds (breaker permits, reserved rate) is given back
-//! when it is dropped, so neither a panic nor a cancelled future can leak anything.
+//! It never sleeps and never runs the operation. Whatever it holds (breaker permits, reserved rate, room in a bulkhead,
+//! a place in a queue) is given back when it is dropped, so neither a panic nor a cancelled future can leak anything.
 
 use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::{Attempt, CallOptions, Gate, MAX_GATES, Plan};
+use crate::bulkhead::Ticket;
 use crate::circuit_breaker::Token;
 use crate::class::{Class, Classify};
 use crate::clock::Instant;
 use crate::event::Event;
 use crate::outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
 use crate::rate_limiter::Place;
-use crate::retry::{RetryDecision, RetryProgress};
+use crate::retry::{Entered, Retry, RetryDecision, RetryProgress};
 
 /// What to do next.
 pub(crate) enum Step {
     /// Wait until then, and ask again.
     Sleep(Instant),
+    /// Wait until then, or until it [has its turn](Execution::has_turn), and ask again.
+    Queue(Instant),
     /// Run the operation, and hand its result over.
     Run(Attempt),
     /// The call is over without the operation's doing.
@@ -61,8 +65,22 @@ enum AfterFailure {
     Over(Option<Stopped>),
 }
 
-/// Permits held from gates that want to hear the outcome.
-type Tokens = [Option<Token>; MAX_GATES];
+/// What is held from a gate until the outcome is known.
+#[derive(Clone, Copy)]
+enum Held {
+    Token(Token),
+    /// Room in a bulkhead.
+    Room,
+}
+
+/// What is held from the gates of one side.
+type AllHeld = [Option<Held>; MAX_GATES];
+
+/// A place in a gate's queue.
+enum Queued {
+    Limiter(Place),
+    Bulkhead(Ticket),
+}
 
 pub(crate) struct Execution<P: Deref<Target = Plan>> {
     plan: P,
@@ -73,18 +91,20 @@ pub(crate) struct Execution<P: Deref<Target = Plan>> {
     retry: Option<RetryProgress>,
     attempts: u32,
     attempt_deadline: Option<Instant>,
-    /// A place in a limiter's queue that is being waited for, and at which gate: only the one of the stage.
-    reserved: Option<(bool, usize, Place)>,
+    /// A place in a queue that is being waited for, and at which gate: only the one of the stage.
+    queued: Option<(bool, usize, Queued)>,
     /// Whether the operation's own code is on the stack: only then is a panic its doing.
     inside_operation: bool,
-    call_tokens: Tokens,
-    attempt_tokens: Tokens,
+    call_held: AllHeld,
+    attempt_held: AllHeld,
 }
 
+// What every call passes through is marked `inline`: it halves what a call costs, since most of it is moving state.
 impl<P: Deref<Target = Plan>> Execution<P> {
+    #[inline]
     pub(crate) fn new(plan: P, options: CallOptions) -> Self {
         let wants_time = plan.call_timeout.is_some()
-            || plan.retry.is_some()
+            || plan.retry.as_ref().is_some_and(Retry::needs_start)
             || options.deadline.is_some()
             || !plan.observers.is_empty();
         // Reading the clock is the dearest thing on this path: only who needs it pays.
@@ -104,10 +124,10 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             retry,
             attempts: 0,
             attempt_deadline: None,
-            reserved: None,
+            queued: None,
             inside_operation: false,
-            call_tokens: [None; MAX_GATES],
-            attempt_tokens: [None; MAX_GATES],
+            call_held: [None; MAX_GATES],
+            attempt_held: [None; MAX_GATES],
         }
     }
 
@@ -116,6 +136,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
     }
 
     /// What to do next.
+    #[inline]
     pub(crate) fn next(&mut self) -> Step {
         loop {
             match self.stage {
@@ -155,32 +176,73 @@ impl<P: Deref<Target = Plan>> Execution<P> {
 
     /// Goes through one gate. `Ok(None)`: passed; `Ok(Some)`: wait first; `Err(None)`: there is no such gate, all are
     /// passed; `Err(Some)`: refused.
+    #[inline]
     fn pass(&mut self, inside: bool, index: usize) -> Result<Option<Step>, Option<Rejection>> {
         let gates = if inside { &self.plan.attempt_gates } else { &self.plan.call_gates };
         match gates.get(index) {
             None => Err(None),
             Some(Gate::Breaker(breaker)) => {
                 let token = breaker.admit().map_err(Some)?;
-                let tokens = if inside { &mut self.attempt_tokens } else { &mut self.call_tokens };
-                tokens[index] = Some(token);
+                self.hold(inside, index, Held::Token(token));
                 Ok(None)
             }
             Some(Gate::Limiter { limiter, max_wait }) => {
-                let place = match self.reserved {
-                    Some((_, _, place)) => place,
-                    None if max_wait.is_zero() => {
+                let place = match self.queued {
+                    Some((_, _, Queued::Limiter(place))) => place,
+                    _ if max_wait.is_zero() => {
                         return limiter.try_acquire(self.permits()).map(|()| None).map_err(Some);
                     }
-                    None => limiter.reserve(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
+                    _ => limiter.place(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
                 };
                 if self.plan.clock.now() < place.usable_from {
-                    self.reserved = Some((inside, index, place));
+                    self.queued = Some((inside, index, Queued::Limiter(place)));
                     return Ok(Some(Step::Sleep(place.usable_from)));
                 }
-                self.reserved = None;
+                self.queued = None;
+                Ok(None)
+            }
+            Some(Gate::Bulkhead { bulkhead, max_wait }) => {
+                let ticket = if let Some((_, _, Queued::Bulkhead(ticket))) = &self.queued {
+                    let Poll::Ready(entered) = bulkhead.claim(ticket, self.plan.clock.now()) else {
+                        return Ok(Some(Step::Queue(ticket.until)));
+                    };
+                    self.queued = None;
+                    entered.map(|()| None)
+                } else {
+                    bulkhead.enter_or_queue(|| {
+                        let wait = self.bounded_wait(*max_wait);
+                        (!wait.is_zero()).then(|| self.plan.clock.now() + wait)
+                    })
+                };
+                if let Some(ticket) = ticket.map_err(Some)? {
+                    let until = ticket.until;
+                    self.queued = Some((inside, index, Queued::Bulkhead(ticket)));
+                    return Ok(Some(Step::Queue(until)));
+                }
+                self.hold(inside, index, Held::Room);
                 Ok(None)
             }
         }
+    }
+
+    fn hold(&mut self, inside: bool, index: usize, held: Held) {
+        let all = if inside { &mut self.attempt_held } else { &mut self.call_held };
+        all[index] = Some(held);
+    }
+
+    /// Whether the wait of a [`Step::Queue`] is over before its time; if not, `waker` is woken when it is.
+    pub(crate) fn has_turn(&self, waker: &Waker) -> bool {
+        match &self.queued {
+            Some((inside, index, Queued::Bulkhead(ticket))) => match self.gates(*inside).get(*index) {
+                Some(Gate::Bulkhead { bulkhead, .. }) => bulkhead.watch(ticket, waker),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn gates(&self, inside: bool) -> &[Gate] {
+        if inside { &self.plan.attempt_gates } else { &self.plan.call_gates }
     }
 
     fn permits(&self) -> u32 {
@@ -204,6 +266,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         self.end(ErrorKind::Rejected(rejection), None)
     }
 
+    #[inline]
     fn begin_attempt(&mut self) -> Step {
         let attempt_limit = self.plan.attempt_timeout;
         let now =
@@ -231,27 +294,33 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         self.inside_operation = inside;
     }
 
+    /// While the guard lives, calls made on this thread under the same retry budget are part of this one.
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        self.plan.retry.as_ref().and_then(Retry::enter)
+    }
+
     /// Takes an attempt's result: `Some` is the call's, `None` means there is more to do.
+    #[inline]
     pub(crate) fn attempt_ended<T, E>(
         &mut self,
         result: Result<T, E>,
-        classify: impl Fn(&E) -> Class,
+        judge: impl FnOnce(&Result<T, E>) -> Option<Class>,
     ) -> Option<Result<T, Error<E>>> {
-        match result {
-            Ok(value) => {
+        let (outcome, stopped) = match judge(&result) {
+            None => {
                 self.settle_attempt(&Outcome::Success);
-                self.finish(&Outcome::Success, None);
-                Some(Ok(value))
+                (Outcome::Success, None)
             }
-            Err(error) => {
-                let class = classify(&error);
+            Some(class) => {
                 self.inside_operation = false;
                 self.settle_attempt(&Outcome::Failure(class));
                 let AfterFailure::Over(stopped) = self.after_failure(&class) else { return None };
-                self.finish(&Outcome::Failure(class), stopped);
-                Some(Err(Error { kind: ErrorKind::Operation(error), attempts: self.attempts, stopped }))
+                (Outcome::Failure(class), stopped)
             }
-        }
+        };
+        self.finish(&outcome, stopped);
+        Some(result.map_err(|error| Error { kind: ErrorKind::Operation(error), attempts: self.attempts, stopped }))
     }
 
     /// The running attempt did not finish by its deadline and was dropped.
@@ -264,7 +333,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         let AfterFailure::Over(stopped) = self.after_failure(&timeout.class()) else { return None };
         match self.end(ErrorKind::TimedOut(timeout), stopped) {
             Step::End(ended) => Some(ended),
-            Step::Sleep(_) | Step::Run(_) => None,
+            Step::Sleep(_) | Step::Queue(_) | Step::Run(_) => None,
         }
     }
 
@@ -307,21 +376,24 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         Step::End(Ended(Error { kind, attempts: self.attempts, stopped }))
     }
 
+    #[inline]
     fn settle_attempt(&mut self, outcome: &Outcome) {
-        settle(&self.plan.attempt_gates, &mut self.attempt_tokens, outcome);
+        settle(&self.plan.attempt_gates, &mut self.attempt_held, outcome);
     }
 
     /// Settles whatever is held and tells the observers, once.
+    #[inline]
     fn finish(&mut self, outcome: &Outcome, stopped: Option<Stopped>) {
         self.stage = Stage::Over;
-        if let Some((inside, index, place)) = self.reserved.take() {
-            let gates = if inside { &self.plan.attempt_gates } else { &self.plan.call_gates };
-            if let Some(Gate::Limiter { limiter, .. }) = gates.get(index) {
-                limiter.give_up(place);
+        if let Some((inside, index, queued)) = self.queued.take() {
+            match (self.gates(inside).get(index), queued) {
+                (Some(Gate::Limiter { limiter, .. }), Queued::Limiter(place)) => limiter.give_up(place),
+                (Some(Gate::Bulkhead { bulkhead, .. }), Queued::Bulkhead(ticket)) => bulkhead.give_up(&ticket),
+                _ => {}
             }
         }
-        settle(&self.plan.attempt_gates, &mut self.attempt_tokens, outcome);
-        settle(&self.plan.call_gates, &mut self.call_tokens, outcome);
+        settle(&self.plan.attempt_gates, &mut self.attempt_held, outcome);
+        settle(&self.plan.call_gates, &mut self.call_held, outcome);
         if !self.plan.observers.is_empty() {
             let elapsed = self.plan.clock.now().saturating_duration_since(self.started);
             let (pipeline, attempts) = (&*self.plan.name, self.attempts);
@@ -331,10 +403,13 @@ impl<P: Deref<Target = Plan>> Execution<P> {
 }
 
 /// Settles in reverse: the policy next to the operation hears first.
-fn settle(gates: &[Gate], tokens: &mut Tokens, outcome: &Outcome) {
-    for (gate, token) in gates.iter().zip(tokens).rev() {
-        if let (Gate::Breaker(breaker), Some(token)) = (gate, token.take()) {
-            breaker.settle(token, outcome);
+#[inline]
+fn settle(gates: &[Gate], held: &mut AllHeld, outcome: &Outcome) {
+    for (gate, held) in gates.iter().zip(held).rev() {
+        match (gate, held.take()) {
+            (Gate::Breaker(breaker), Some(Held::Token(token))) => breaker.settle(token, outcome),
+            (Gate::Bulkhead { bulkhead, .. }, Some(Held::Room)) => bulkhead.leave(),
+            _ => {}
         }
     }
 }

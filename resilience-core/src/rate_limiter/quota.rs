@@ -1,0 +1,99 @@
+//! What a limiter tells those whom it limits: the values of the `RateLimit` response headers and of `Retry-After`.
+//! Whole seconds are rounded up, so who keeps to them is never too early. Writes no headers itself: needs no HTTP.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gcra::Rate;
+use crate::clock::Instant;
+
+/// `duration` in whole seconds, rounded up: what `Retry-After` carries ("delay-seconds", RFC 9110, section 10.2.3).
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::rate_limiter::delay_seconds;
+///
+/// assert_eq!(delay_seconds(Duration::from_millis(1_001)), 2);
+/// ```
+pub const fn delay_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(if duration.subsec_nanos() == 0 { 0 } else { 1 })
+}
+
+/// What a limiter would tell its caller at one moment.
+///
+/// The values are those of the IETF draft "`RateLimit` header fields for HTTP" (`draft-ietf-httpapi-ratelimit-headers-11`,
+/// a work in progress), for a token bucket: the quota is the burst, its window is how long an empty bucket takes to
+/// fill, and the reset is when the next permit comes back.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Clock, RateLimiter};
+///
+/// let (clock, _time) = Clock::manual();
+/// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(6)).burst(10).clock(clock).build()?;
+/// limiter.try_acquire(4).unwrap();
+/// let quota = limiter.quota();
+/// assert_eq!((quota.limit, quota.remaining, quota.reset), (10, 6, Duration::from_secs(6)));
+/// assert_eq!(quota.policy_field().to_string(), r#""search";q=10;w=60"#);
+/// assert_eq!(quota.limit_field().to_string(), r#""search";r=6;t=6"#);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quota {
+    /// The limiter's name.
+    pub policy: Arc<str>,
+    /// Permits that can be had at once at most: `RateLimit-Limit` of older drafts.
+    pub limit: u32,
+    /// How long an empty bucket takes until all of them are back.
+    pub window: Duration,
+    /// Permits that could be had at once now: `RateLimit-Remaining` of older drafts.
+    pub remaining: u32,
+    /// How long until there is one more; zero when all are there: `RateLimit-Reset` of older drafts.
+    pub reset: Duration,
+}
+
+impl Quota {
+    pub(super) fn of(policy: &Arc<str>, rate: Rate, empty_at: u64, now: Instant) -> Self {
+        Self {
+            policy: Arc::clone(policy),
+            limit: rate.burst(),
+            window: Duration::from_nanos(rate.capacity()),
+            remaining: rate.available(empty_at, now),
+            reset: rate.next_permit(empty_at, now),
+        }
+    }
+
+    /// The value of the `RateLimit-Policy` field: quota and window in seconds (at least 1).
+    pub fn policy_field(&self) -> impl fmt::Display + '_ {
+        let window = delay_seconds(self.window).max(1);
+        Field { policy: &self.policy, first: ('q', u64::from(self.limit)), second: ('w', window) }
+    }
+
+    /// The value of the `RateLimit` field: what remains, and for how many seconds that is all.
+    pub fn limit_field(&self) -> impl fmt::Display + '_ {
+        let reset = delay_seconds(self.reset);
+        Field { policy: &self.policy, first: ('r', u64::from(self.remaining)), second: ('t', reset) }
+    }
+
+    /// The value of `Retry-After` in seconds, when nothing remains. For a request that was refused although something
+    /// does, take the [`retry_after`](crate::Rejection::retry_after) of its refusal.
+    pub fn retry_after(&self) -> Option<u64> {
+        (self.remaining == 0).then(|| delay_seconds(self.reset))
+    }
+}
+
+/// One item of a structured field (RFC 9651): names of policies need no escaping inside its quotes.
+struct Field<'a> {
+    policy: &'a str,
+    first: (char, u64),
+    second: (char, u64),
+}
+
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, first, second } = self;
+        write!(f, "\"{policy}\";{}={};{}={}", first.0, first.1, second.0, second.1)
+    }
+}

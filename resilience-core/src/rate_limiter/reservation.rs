@@ -1,0 +1,102 @@
+//! A place in a limiter's queue in the caller's hands: it is kept when it was used and given up in every other case.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Place, RateLimiter};
+use crate::clock::Instant;
+
+/// Permits that were taken for a time to come, or for now. Made by [`RateLimiter::reserve`].
+///
+/// Dropped without [`used`](Self::used), [`wait`](Self::wait) or [`wait_async`](Self::wait_async) having ended, it
+/// gives its permits up: wholly when nobody took any after it, and for who comes next when others queue behind it.
+/// Two kinds are not given back, because they could then be used twice: those of a reservation that had been ready
+/// already when others took permits after it, or when the rate was changed. They come back with time, like used ones.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Clock, RateLimiter};
+///
+/// let (clock, time) = Clock::manual();
+/// let limiter = RateLimiter::builder("mail").rate(1, Duration::from_secs(1)).burst(1).clock(clock.clone()).build()?;
+/// limiter.try_acquire(1).unwrap();
+/// let reservation = limiter.reserve(1, Duration::from_secs(10)).unwrap();
+/// assert_eq!(reservation.ready_in(), Duration::from_secs(1));
+/// drop(reservation); // something else came up
+/// time.advance(Duration::from_secs(1));
+/// let reservation = limiter.reserve(1, Duration::ZERO).unwrap();
+/// assert!(reservation.ready_at() <= clock.now());
+/// reservation.used();
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
+#[must_use = "a reservation that is dropped is given up"]
+pub struct Reservation<'a> {
+    limiter: &'a RateLimiter,
+    permits: u32,
+    /// Gone when it was used.
+    place: Option<Place>,
+    ready_at: Instant,
+}
+
+impl fmt::Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("limiter", &self.limiter.name())
+            .field("permits", &self.permits)
+            .field("ready_at", &self.ready_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Reservation<'a> {
+    pub(super) fn new(limiter: &'a RateLimiter, permits: u32, place: Place) -> Self {
+        Self { limiter, permits, place: Some(place), ready_at: place.usable_from }
+    }
+
+    /// From when on its permits may be used, on the limiter's clock. Who uses them earlier breaks the limit, and who
+    /// uses them later may meet the one behind.
+    pub fn ready_at(&self) -> Instant {
+        self.ready_at
+    }
+
+    /// How long until then; zero when they may be used now.
+    pub fn ready_in(&self) -> Duration {
+        self.ready_at.saturating_duration_since(self.limiter.clock().now())
+    }
+
+    /// How many permits it holds.
+    pub fn permits(&self) -> u32 {
+        self.permits
+    }
+
+    /// The permits are used: they come back with time only.
+    pub fn used(mut self) {
+        self.place = None;
+    }
+
+    /// Blocks the thread until the permits may be used, which they then are.
+    pub fn wait(self) {
+        let wait = self.ready_in();
+        if !wait.is_zero() {
+            self.limiter.clock().sleep_blocking(wait);
+        }
+        self.used();
+    }
+
+    /// Waits until the permits may be used, which they then are. Dropping the future gives them up.
+    pub async fn wait_async(self) {
+        let clock = self.limiter.clock();
+        if self.ready_at > clock.now() {
+            clock.sleep_until(self.ready_at).await;
+        }
+        self.used();
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.limiter.give_up(place);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A retry around any closure, blocking or async, without a pipeline of one's own.
+//! The calls go through a pipeline of nothing but the retry: there is no second implementation.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::Retry;
+use crate::class::Class;
+use crate::outcome::Error;
+use crate::pipeline::{Attempt, ByClass, ByError, ByResult, CallFuture, CallOptions, Judge, Operation, Plan};
+
+/// Puts [`retry`](Self::retry) on closures and functions: `.call()` makes a blocking call, `.await` an async one, on
+/// any executor. Time limits and other policies are a [`Pipeline`](crate::Pipeline)'s.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use resilience_core::{Category, Class, Retry, Retryable};
+///
+/// # async fn fetch() -> std::io::Result<String> { Ok("hello".to_owned()) }
+/// let retry = Retry::default();
+///
+/// let manifest = (|| std::fs::read_to_string("Cargo.toml")).retry(&retry).call()?;
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// let greeting = (|| async { fetch().await }).retry(&retry).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// // Errors that do not implement `Classify`, and values that are not what they should be:
+/// let parsed = (|| "42".parse::<u8>()).retry(&retry).classified_by(|_| Class::of(Category::Validation)).call()?;
+/// # assert!(manifest.contains("resilience-core") && parsed == 42);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Retryable: Sized {
+    /// This operation, tried again as `retry` says. Nothing runs before `.call()` or `.await`.
+    fn retry(self, retry: &Retry) -> Retrying<'_, Self>;
+}
+
+impl<F: FnMut() -> R, R> Retryable for F {
+    fn retry(self, retry: &Retry) -> Retrying<'_, Self> {
+        Retrying { retry, operation: self, judge: ByClass }
+    }
+}
+
+/// An operation and its retry: made by [`Retryable::retry`].
+#[must_use = "nothing runs before `.call()` or `.await`"]
+#[derive(Clone, Copy)]
+pub struct Retrying<'r, F, J = ByClass> {
+    retry: &'r Retry,
+    operation: F,
+    judge: J,
+}
+
+impl<F, J: fmt::Debug> fmt::Debug for Retrying<'_, F, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retrying").field("retry", self.retry).field("judge", &self.judge).finish_non_exhaustive()
+    }
+}
+
+impl<'r, F, J> Retrying<'r, F, J> {
+    /// The same for errors that do not implement [`Classify`](crate::Classify): `classify` says what they mean.
+    pub fn classified_by<E, C: Fn(&E) -> Class>(self, classify: C) -> Retrying<'r, F, ByError<C>> {
+        Retrying { retry: self.retry, operation: self.operation, judge: ByError(classify) }
+    }
+
+    /// The same with values that can fail as well: `judge` says what a result means, `None` that all is well. When no
+    /// retry helps, the last value or error is returned.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, ManualClock, Retry, Retryable};
+    ///
+    /// let retry = Retry::builder().clock(ManualClock::auto_advancing().clock()).build()?;
+    /// let mut lengths = [0, 0, 7].into_iter();
+    /// let length = (|| lengths.next().ok_or("nothing left"))
+    ///     .retry(&retry)
+    ///     .judged_by(|result: &Result<i32, _>| (*result == Ok(0)).then(|| Class::of(Category::Resource)))
+    ///     .call();
+    /// assert_eq!(length, Ok(7));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn judged_by<T, E, G>(self, judge: G) -> Retrying<'r, F, ByResult<G>>
+    where
+        G: Fn(&Result<T, E>) -> Option<Class>,
+    {
+        Retrying { retry: self.retry, operation: self.operation, judge: ByResult(judge) }
+    }
+
+    /// Runs the blocking operation until it succeeds or the retry gives up, pausing the thread in between.
+    ///
+    /// # Errors
+    /// The operation's own last error, with the number of attempts made and why there was no further one.
+    pub fn call<T, E>(self) -> Result<T, Error<E>>
+    where
+        F: FnMut() -> Result<T, E>,
+        J: Judge<T, E>,
+    {
+        let Self { retry, mut operation, judge } = self;
+        retry.alone().run(CallOptions::new(), |_| operation(), &judge)
+    }
+}
+
+impl<'r, F, Fut, T, E, J> IntoFuture for Retrying<'r, F, J>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    J: Judge<T, E>,
+{
+    type Output = Result<T, Error<E>>;
+    type IntoFuture = RetryFuture<'r, F, Fut, J>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { retry, operation, judge } = self;
+        RetryFuture { call: CallFuture::new(retry.alone().as_plan(), CallOptions::new(), Plain(operation), judge) }
+    }
+}
+
+/// A closure that does not want to know which attempt it makes.
+struct Plain<F>(F);
+
+impl<F: FnMut() -> Fut, Fut: Future> Operation for Plain<F> {
+    type Attempt = Fut;
+
+    fn start(&mut self, _: Attempt) -> Fut {
+        (self.0)()
+    }
+}
+
+pin_project! {
+    /// An async call under way: made by awaiting a [`Retrying`], on any executor. Dropping it cancels the call.
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct RetryFuture<'r, F, Fut, J> {
+        #[pin]
+        call: CallFuture<&'r Plan, Plain<F>, Fut, J>,
+    }
+}
+
+impl<F, Fut, J> fmt::Debug for RetryFuture<'_, F, Fut, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryFuture").field("call", &self.call).finish()
+    }
+}
+
+impl<F, Fut, T, E, J> Future for RetryFuture<'_, F, Fut, J>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    J: Judge<T, E>,
+{
+    type Output = Result<T, Error<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().call.poll(cx)
+    }
+}

@@ -1,0 +1,201 @@
+//! The tower face: a [`PipelineLayer`] puts a pipeline around any `tower` service whose requests can be cloned.
+//! Always ready and holding nothing between `poll_ready` and `call`: the inner service's readiness is part of each attempt,
+//! so limits, timeouts and breakers cover it. It decides nothing; the pipeline's state machine does.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::class::Class;
+use crate::outcome::Error;
+use crate::pipeline::{Attempt, ByClass, ByError, ByResult, CallFuture, CallOptions, Judge, Operation, Pipeline, Plan};
+
+/// Puts a [`Pipeline`] around services.
+///
+/// All services of one layer share the pipeline's policies, and so does everything else that calls through it. The
+/// response future is a plain type: no allocation, no box. Each attempt clones the request and the service.
+///
+/// ```
+/// use resilience_core::tower::PipelineLayer;
+/// use resilience_core::{CircuitBreaker, Pipeline};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let breaker = CircuitBreaker::builder("search").build()?;
+/// let pipeline = Pipeline::builder("search").circuit_breaker(breaker.clone()).build()?;
+/// let service = ServiceBuilder::new()
+///     .layer(PipelineLayer::new(pipeline))
+///     .service(service_fn(|question: u32| async move { Ok::<_, std::io::Error>(question * 2) }));
+/// assert_eq!(service.oneshot(21).await?, 42);
+/// assert_eq!(breaker.statistics().successes, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PipelineLayer<J = ByClass> {
+    pipeline: Pipeline,
+    judge: J,
+}
+
+impl PipelineLayer {
+    /// A layer for services whose errors implement [`Classify`](crate::Classify).
+    pub const fn new(pipeline: Pipeline) -> Self {
+        Self { pipeline, judge: ByClass }
+    }
+
+    /// The same for services whose errors do not: `classify` says what they mean.
+    pub fn classified_by<C>(self, classify: C) -> PipelineLayer<ByError<C>> {
+        PipelineLayer { pipeline: self.pipeline, judge: ByError(classify) }
+    }
+
+    /// The same for services whose responses can be failures as well, as a status 503 is: `judge` says what a result
+    /// means, `None` that all is well. The caller gets the last response or error as it is.
+    pub fn judged_by<T, E, F>(self, judge: F) -> PipelineLayer<ByResult<F>>
+    where
+        F: Fn(&Result<T, E>) -> Option<Class>,
+    {
+        PipelineLayer { pipeline: self.pipeline, judge: ByResult(judge) }
+    }
+}
+
+impl<S, J: Clone> Layer<S> for PipelineLayer<J> {
+    type Service = PipelineService<S, J>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        PipelineService { inner, pipeline: self.pipeline.clone(), judge: self.judge.clone() }
+    }
+}
+
+/// A service behind a pipeline: made by [`PipelineLayer`].
+#[derive(Debug, Clone)]
+pub struct PipelineService<S, J = ByClass> {
+    inner: S,
+    pipeline: Pipeline,
+    judge: J,
+}
+
+impl<S, J> PipelineService<S, J> {
+    /// The service inside.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S, J, Request> Service<Request> for PipelineService<S, J>
+where
+    S: Service<Request> + Clone,
+    Request: Clone,
+    J: Judge<S::Response, S::Error> + Clone,
+{
+    type Response = S::Response;
+    type Error = Error<S::Error>;
+    type Future = ResponseFuture<S, Request, J>;
+
+    /// Always ready: what waits, waits in the call, where the pipeline's limits hold.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let operation = ServiceCall { service: self.inner.clone(), request };
+        let plan = self.pipeline.plan();
+        ResponseFuture { call: CallFuture::new(plan, CallOptions::new(), operation, self.judge.clone()) }
+    }
+}
+
+pin_project! {
+    /// The response of a [`PipelineService`]. Dropping it cancels the call and gives every permit back.
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct ResponseFuture<S, Request, J>
+    where
+        S: Service<Request>,
+    {
+        #[pin]
+        call: CallFuture<Arc<Plan>, ServiceCall<S, Request>, ReadyCall<S, Request>, J>,
+    }
+}
+
+impl<S: Service<Request>, Request, J> fmt::Debug for ResponseFuture<S, Request, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}
+
+impl<S, Request, J> Future for ResponseFuture<S, Request, J>
+where
+    S: Service<Request> + Clone,
+    Request: Clone,
+    J: Judge<S::Response, S::Error>,
+{
+    type Output = Result<S::Response, Error<S::Error>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().call.poll(cx)
+    }
+}
+
+/// Starts one attempt: a clone of the service, made ready and called with a clone of the request.
+struct ServiceCall<S, Request> {
+    service: S,
+    request: Request,
+}
+
+impl<S, Request> Operation for ServiceCall<S, Request>
+where
+    S: Service<Request> + Clone,
+    Request: Clone,
+{
+    type Attempt = ReadyCall<S, Request>;
+
+    fn start(&mut self, _: Attempt) -> Self::Attempt {
+        let request = Some(self.request.clone());
+        ReadyCall { state: CallState::NotReady { service: self.service.clone(), request } }
+    }
+}
+
+pin_project! {
+    /// Waits until the service is ready, then calls it.
+    struct ReadyCall<S, Request>
+    where
+        S: Service<Request>,
+    {
+        #[pin]
+        state: CallState<S, Request, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = CallStateProjection]
+    enum CallState<S, Request, F> {
+        NotReady { service: S, request: Option<Request> },
+        Called { #[pin] future: F },
+    }
+}
+
+impl<S: Service<Request>, Request> Future for ReadyCall<S, Request> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                CallStateProjection::Called { future } => return future.poll(cx),
+                CallStateProjection::NotReady { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    let Some(request) = request.take() else {
+                        unreachable!("the request is taken once, when the state changes to called")
+                    };
+                    let future = service.call(request);
+                    this.state.set(CallState::Called { future });
+                }
+            }
+        }
+    }
+}
