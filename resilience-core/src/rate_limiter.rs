@@ -112,6 +112,14 @@ impl RateLimiterBuilder {
 
     /// How many permits it holds at first, from 0 (empty) to the burst (full, the default). A process that restarts
     /// often and starts full grants a burst at each start.
+    ///
+    /// ```
+    /// use resilience_core::RateLimiter;
+    ///
+    /// let limiter = RateLimiter::builder("search").burst(10).start_with(0).build()?;
+    /// assert_eq!(limiter.statistics().available, 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn start_with(mut self, permits: u32) -> Self {
         self.start_with = Some(permits);
@@ -283,6 +291,19 @@ impl RateLimiter {
     ///
     /// # Errors
     /// A [`ConfigError`] names the value that cannot be used; the burst stays as it was.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, RateLimiter};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(1)).burst(4).clock(clock).build()?;
+    /// limiter.set_burst(100)?;
+    /// assert_eq!(limiter.statistics().available, 4);
+    /// time.advance(Duration::from_secs(60));
+    /// assert_eq!(limiter.statistics().available, 64);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
         config::in_range(&self.0.name, "burst", burst, &1, &u32::MAX)?;
         self.0.bucket.set_burst(burst, self.0.clock.now(), |rate| rate.checked(&self.0.name))

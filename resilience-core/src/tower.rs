@@ -57,6 +57,19 @@ impl PipelineLayer {
 
     /// The same for services whose responses can be failures as well, as a status 503 is: `judge` says what a result
     /// means, `None` that all is well. The caller gets the last response or error as it is.
+    ///
+    /// ```
+    /// use resilience_core::tower::PipelineLayer;
+    /// use resilience_core::{Category, Class, Pipeline, Retry};
+    ///
+    /// let pipeline = Pipeline::builder("web").retry(Retry::default()).build()?;
+    /// let layer = PipelineLayer::new(pipeline).judged_by(|answer: &std::io::Result<u16>| match answer {
+    ///     Ok(..500) => None,
+    ///     _ => Some(Class::of(Category::Network)),
+    /// });
+    /// # drop(layer);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn judged_by<T, E, F>(self, judge: F) -> PipelineLayer<ByResult<F>>
     where
         F: Fn(&Result<T, E>) -> Option<Class>,

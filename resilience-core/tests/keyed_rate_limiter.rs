@@ -161,7 +161,9 @@ fn against_the_model<S: BuildHasher>(
     let mut model: HashMap<u32, u64> = HashMap::new();
     for &(pause, key, permits) in calls {
         time.advance(Duration::from_nanos(pause));
-        model.values_mut().for_each(|credit| *credit = (*credit + pause).min(BURST * second));
+        for credit in model.values_mut() {
+            *credit = (*credit + pause).min(BURST * second);
+        }
         let credit = model.entry(key).or_insert(BURST * second);
         let cost = u64::from(permits) * second;
         let expected = u64::from(permits) <= BURST && cost <= *credit;

@@ -198,3 +198,17 @@ fn whoever_looks_in_vain_is_woken_when_the_room_is_free() {
         }
     });
 }
+
+#[test]
+fn nobody_overtakes_who_waits_while_the_room_is_handed_over() {
+    loom::model(|| {
+        let bulkhead = room_for_one();
+        let permit = bulkhead.try_acquire_owned().unwrap();
+        let mut waiting = Box::pin(bulkhead.acquire_async(LONG));
+        assert!(look(&mut waiting, Waker::noop()).is_none());
+        let leaving = thread::spawn(move || drop(permit));
+        assert!(bulkhead.try_acquire().is_err(), "overtaken");
+        leaving.join().unwrap();
+        assert!(look(&mut waiting, Waker::noop()).is_some());
+    });
+}

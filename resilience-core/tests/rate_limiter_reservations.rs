@@ -41,7 +41,7 @@ fn a_reservation_given_up_in_the_middle_goes_to_who_comes_next() {
 fn a_reservation_that_would_be_ready_too_late_or_never_is_refused_at_once() {
     let (limiter, _time) = limiter(2);
     limiter.try_acquire(2).unwrap();
-    let late = limiter.reserve(2, 2 * SECOND - Duration::from_nanos(1)).unwrap_err();
+    let late = limiter.reserve(2, Duration::from_nanos(1_999_999_999)).unwrap_err();
     assert_eq!((late.reason, late.retry_after), (Reason::RateLimited, Some(2 * SECOND)));
     let never = limiter.reserve(3, Duration::MAX).unwrap_err();
     assert_eq!((never.reason, never.retry_after), (Reason::ExceedsBurst { requested: 3, burst: 2 }, None));

@@ -47,9 +47,12 @@ fn drive<F: Future>(future: F) -> F::Output {
     panic!("the future makes no progress")
 }
 
-/// Everything that calls were told to have ended with.
-fn outcomes() -> (Observers, Arc<Mutex<Vec<(Outcome, u32, Option<Stopped>)>>>) {
-    let seen: Arc<Mutex<Vec<_>>> = Arc::default();
+/// How calls ended, after how many attempts, and why there were no more.
+type Ends = Arc<Mutex<Vec<(Outcome, u32, Option<Stopped>)>>>;
+
+/// Observers that keep how calls ended.
+fn outcomes() -> (Observers, Ends) {
+    let seen = Ends::default();
     let sink = Arc::clone(&seen);
     let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
         if let Event::CallFinished { outcome, attempts, stopped, .. } = event {

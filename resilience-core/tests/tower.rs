@@ -49,12 +49,29 @@ fn each_attempt_is_a_new_call_of_the_service_with_a_clone_of_the_request() {
 fn the_layer_shares_its_state_with_the_other_faces() {
     let breaker = CircuitBreaker::builder("b").consecutive_failures(2).build().unwrap();
     let pipeline = Pipeline::builder("t").circuit_breaker(breaker).build().unwrap();
-    let down = |_: ()| ready(Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)));
+    let down = |()| ready(Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)));
     let mut service = PipelineLayer::new(pipeline.clone()).layer(service_fn(down));
     assert!(finished(service.call(())).is_err());
     assert!(pipeline.call(|| Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused))).is_err());
     let refused = finished(service.call(())).unwrap_err();
     assert!(matches!(refused.kind, ErrorKind::Rejected(_)), "one failure of each face opened it: {refused}");
+}
+
+#[test]
+fn a_response_that_is_a_failure_is_tried_again_and_the_last_one_is_returned() {
+    let time = ManualClock::auto_advancing();
+    let pipeline = Pipeline::builder("t").retry(steady_retry(3)).clock(time.clock()).build().unwrap();
+    let layer = PipelineLayer::new(pipeline)
+        .judged_by(|answer: &io::Result<u16>| matches!(answer, Ok(500..)).then(|| Class::of(Category::Network)));
+    let statuses = Arc::new(AtomicU32::new(501));
+    let mut service = layer.layer(service_fn(move |_request: u8| {
+        let status = statuses.fetch_sub(1, Ordering::Relaxed);
+        ready(u16::try_from(status).map_err(io::Error::other))
+    }));
+    assert_eq!(finished(service.call(1)).unwrap(), 499, "the third attempt");
+    assert_eq!(time.elapsed(), Duration::from_secs(2));
+    let mut down = layer.layer(service_fn(|_request: u8| ready(Ok::<_, io::Error>(503))));
+    assert_eq!(finished(down.call(1)).unwrap(), 503);
 }
 
 #[test]

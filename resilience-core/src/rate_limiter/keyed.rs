@@ -21,8 +21,8 @@ use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// Keys that a shard holds on average when all are there. A whole shard is looked through when a key is refused, so
-/// this bounds that work (about a microsecond).
+/// Keys that a shard holds on average when all are there, up to eight million keys. A whole shard is looked through when
+/// there is no room for a new key and one of the shard's may be idle, so this bounds that work.
 const KEYS_PER_SHARD: usize = 512;
 /// Fewer shards would make threads wait for each other.
 const MIN_SHARDS: usize = 16;
@@ -87,7 +87,8 @@ struct Shared<K, S> {
 /// lift the limit for all. Choose `max_keys` for the keys that come within the time of refilling a burst.
 ///
 /// Looking a known key up allocates nothing and needs no owned key: a `&str` will do for a `String`. Permits are taken
-/// under the lock of the key's shard, which is held for nanoseconds; threads meet only within a shard.
+/// under the lock of the key's shard, which is held for nanoseconds; threads meet only within a shard. The key's own
+/// `Eq`, `Drop` and `to_owned` run under that lock and must not call the limiter.
 ///
 /// ```
 /// use std::time::Duration;
@@ -310,6 +311,15 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
     ///
     /// # Errors
     /// The [`Rejection`] that `try_acquire` would return.
+    ///
+    /// ```
+    /// use resilience_core::KeyedRateLimiter;
+    ///
+    /// let limiter = KeyedRateLimiter::<String>::builder("per_tenant").burst(2).build()?;
+    /// assert!(limiter.peek("blue", 2).is_ok());
+    /// assert_eq!(limiter.statistics().keys, 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn peek<Q>(&self, key: &Q, permits: u32) -> Result<(), Rejection>
     where
         K: Borrow<Q>,
