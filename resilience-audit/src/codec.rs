@@ -155,7 +155,7 @@ impl<'a> Body<'a> {
             status: self.status,
             severity: self.severity,
             category: self.category,
-            error_id: (self.error_id != 0).then(|| error_id_from(self.error_id)).flatten(),
+            error_id: (self.error_id != 0).then(|| ErrorId::from_u128(self.error_id)),
             details,
             at: None,
         };
@@ -165,15 +165,6 @@ impl<'a> Body<'a> {
 
 fn owned(text: &str) -> Cow<'static, str> {
     if text.is_empty() { Cow::Borrowed("") } else { Cow::Owned(text.to_owned()) }
-}
-
-/// The id with this number, through its text form.
-fn error_id_from(number: u128) -> Option<ErrorId> {
-    let mut text = format!("{number:032x}");
-    for at in [20, 16, 12, 8] {
-        text.insert(at, '-');
-    }
-    text.parse().ok()
 }
 
 /// The value with this code; 0 means absent.
@@ -262,7 +253,7 @@ mod tests {
                     .status(Status::ALL[status]);
                 event.severity = Severity::ALL.get(severity).copied();
                 event.category = Category::ALL.get(category).copied();
-                event.error_id = if id == 0 { None } else { error_id_from(id) };
+                event.error_id = (id != 0).then(|| ErrorId::from_u128(id));
                 for (key, value) in details {
                     event = event.detail(key, value);
                 }
