@@ -143,11 +143,16 @@ impl Clock {
 
     /// Whether both tell the same time, so that instants of one mean something to the other.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Source::System, Source::System) => true,
-            (Source::Manual(one), Source::Manual(two)) => one.same(two),
-            (Source::Custom(one), Source::Custom(two)) => Arc::ptr_eq(one, two),
-            _ => false,
+        self.id() == other.id()
+    }
+
+    /// Tells clocks apart: 0 is the system's. Only good for as long as the clock lives.
+    #[inline]
+    pub(crate) fn id(&self) -> usize {
+        match &self.0 {
+            Source::System => 0,
+            Source::Manual(manual) => manual.id(),
+            Source::Custom(source) => Arc::as_ptr(source).addr(),
         }
     }
 

@@ -21,6 +21,8 @@ pub enum Event<'a> {
     CallFinished {
         /// The pipeline's name.
         pipeline: &'a str,
+        /// What the call did, when it said so: [`CallOptions::operation`](crate::CallOptions::operation).
+        operation: Option<&'a str>,
         /// How it ended.
         outcome: &'a Outcome,
         /// How many times the operation was started.
@@ -41,6 +43,16 @@ pub enum Event<'a> {
         delay: Duration,
         /// What the failure meant.
         class: Class,
+    },
+    /// An attempt is slow, and its operation was started once more beside it.
+    #[non_exhaustive]
+    HedgeStarted {
+        /// The pipeline's name.
+        pipeline: &'a str,
+        /// The attempt that is slow, counted from 1.
+        attempt: u32,
+        /// Its runs beside the first, this one included.
+        hedge: u32,
     },
     /// A policy refused a call.
     #[non_exhaustive]
@@ -185,9 +197,10 @@ pub struct TracingObserver;
 impl Observer for TracingObserver {
     fn on_event(&self, event: &Event<'_>) {
         match event {
-            Event::CallFinished { pipeline, outcome, attempts, elapsed, stopped } => {
+            Event::CallFinished { pipeline, operation, outcome, attempts, elapsed, stopped } => {
                 tracing::debug!(
                     pipeline,
+                    operation,
                     outcome = outcome.as_str(),
                     attempts,
                     ?elapsed,
@@ -197,6 +210,9 @@ impl Observer for TracingObserver {
             }
             Event::RetryScheduled { pipeline, attempt, delay, class } => {
                 tracing::debug!(pipeline, attempt, ?delay, category = class.category.as_str(), "retry scheduled");
+            }
+            Event::HedgeStarted { pipeline, attempt, hedge } => {
+                tracing::debug!(pipeline, attempt, hedge, "hedge started");
             }
             Event::Rejected { rejection } => tracing::debug!(reason = rejection.reason.as_str(), "{rejection}"),
             Event::BreakerStateChanged { breaker, from, to, generation } => {

@@ -206,6 +206,8 @@ pub enum Stopped {
     RetryAfterTooLong,
     /// All calls together have made as many retries as their [`RetryBudget`](crate::RetryBudget) allows for now.
     BudgetSpent,
+    /// The operation has started and must not run twice.
+    NotIdempotent,
 }
 
 impl Stopped {
@@ -218,6 +220,7 @@ impl Stopped {
             Self::DeadlineTooClose => "deadline_too_close",
             Self::RetryAfterTooLong => "retry_after_too_long",
             Self::BudgetSpent => "budget_spent",
+            Self::NotIdempotent => "not_idempotent",
         }
     }
 
@@ -229,6 +232,7 @@ impl Stopped {
             Self::DeadlineTooClose => "the deadline is too close for another attempt",
             Self::RetryAfterTooLong => "the pause asked for is longer than this retry accepts",
             Self::BudgetSpent => "the retry budget is spent",
+            Self::NotIdempotent => "it must not run twice",
         }
     }
 }

@@ -5,109 +5,32 @@
 mod builder;
 mod execution;
 mod future;
+mod gate;
 mod judge;
+mod options;
+mod plan;
 
 pub use builder::PipelineBuilder;
 pub use judge::{ByClass, ByError, ByResult, Classified, Judge};
+pub use options::{Attempt, CallOptions, Idempotency};
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
-use crate::bulkhead::Bulkhead;
-use crate::circuit_breaker::CircuitBreaker;
 use crate::class::{Class, Classify};
-use crate::clock::{Clock, Instant};
+use crate::clock::Clock;
+use crate::deadline;
 use crate::event::Observers;
+use crate::hedge::Hedge;
 use crate::outcome::Error;
-use crate::rate_limiter::RateLimiter;
 use crate::retry::Retry;
 use crate::wait;
 use execution::{Execution, Step};
 pub(crate) use future::{CallFuture, Operation};
-
-/// The most policies of one side (around the retry, or inside it).
-pub(crate) const MAX_GATES: usize = 4;
-
-/// A policy that admits calls or refuses them.
-#[derive(Debug, Clone)]
-pub(crate) enum Gate {
-    Limiter { limiter: RateLimiter, max_wait: Duration },
-    Breaker(CircuitBreaker),
-    Bulkhead { bulkhead: Bulkhead, max_wait: Duration },
-}
-
-/// Everything that stays the same from call to call.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) name: Arc<str>,
-    pub(crate) clock: Clock,
-    pub(crate) observers: Observers,
-    pub(crate) call_timeout: Option<Duration>,
-    pub(crate) call_gates: Vec<Gate>,
-    pub(crate) retry: Option<Retry>,
-    pub(crate) attempt_timeout: Option<Duration>,
-    pub(crate) attempt_gates: Vec<Gate>,
-}
-
-/// What one call brings with it, beside its operation.
-///
-/// ```
-/// use std::time::Duration;
-/// use resilience_core::{CallOptions, Clock, Pipeline};
-///
-/// let pipeline = Pipeline::builder("search").timeout(Duration::from_secs(10)).build()?;
-/// let now = pipeline.clock().now();
-/// let options = CallOptions::new().deadline(now + Duration::from_secs(2)).permits(3);
-/// let deadline = pipeline.call_with(options, |attempt| Ok::<_, std::io::Error>(attempt.deadline));
-/// assert_eq!(deadline.unwrap(), Some(now + Duration::from_secs(2)));
-/// # Ok::<(), resilience_core::ConfigError>(())
-/// ```
-///
-/// Not `Copy`, so that it can come to hold a key or a name.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct CallOptions {
-    /// The call must be over by then, whatever the pipeline would allow: the deadline of whoever called us, on the
-    /// pipeline's clock. A call that comes after it is refused before any policy is asked.
-    pub deadline: Option<Instant>,
-    /// How many permits it takes from rate limiters; 0 counts as 1, more than a limiter's burst is refused.
-    pub permits: u32,
-}
-
-impl CallOptions {
-    /// Nothing special.
-    pub const fn new() -> Self {
-        Self { deadline: None, permits: 1 }
-    }
-
-    /// The call must be over by `deadline`.
-    #[must_use]
-    pub const fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
-        self
-    }
-
-    /// The call takes `permits` from rate limiters.
-    #[must_use]
-    pub const fn permits(mut self, permits: u32) -> Self {
-        self.permits = permits;
-        self
-    }
-}
-
-/// What an operation is told about the attempt it makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// Which attempt this is, counted from 1.
-    pub number: u32,
-    /// When it must be over; give it to whatever the operation calls in turn.
-    pub deadline: Option<Instant>,
-}
+pub(crate) use plan::Plan;
 
 /// A named composition of policies around calls. Cheap to clone; clones share everything.
 ///
@@ -180,7 +103,7 @@ impl Pipeline {
     /// As [`call`](Self::call).
     pub fn call_with<T, E: Classify>(
         &self,
-        options: CallOptions,
+        options: CallOptions<'_>,
         operation: impl FnMut(Attempt) -> Result<T, E>,
     ) -> Result<T, Error<E>> {
         self.run(options, operation, &ByClass)
@@ -220,7 +143,7 @@ impl Pipeline {
     /// As [`call_async`](Self::call_async).
     pub async fn call_async_with<T, E, F>(
         &self,
-        options: CallOptions,
+        options: CallOptions<'_>,
         operation: impl FnMut(Attempt) -> F,
     ) -> Result<T, Error<E>>
     where
@@ -273,12 +196,26 @@ impl Pipeline {
     /// The blocking shell.
     pub(crate) fn run<T, E>(
         &self,
-        options: CallOptions,
+        options: CallOptions<'_>,
         mut operation: impl FnMut(Attempt) -> Result<T, E>,
         judge: &impl Judge<T, E>,
     ) -> Result<T, Error<E>> {
         let plan = &*self.0;
-        let mut execution = Execution::new(plan, options);
+        // A first attempt that succeeds under nothing but a retry needs no bookkeeping at all.
+        let bare = plan.is_bare && options.deadline.is_none() && !deadline::any();
+        let mut execution = if bare {
+            let result = operation(Attempt { number: 1, hedge: 0, deadline: None });
+            let Some(class) = judge.judge(&result) else {
+                return result.map_err(|error| Error::operation(error, 1));
+            };
+            let mut execution = Execution::of_bare(plan, options);
+            if let Some(result) = execution.attempt_ended(result, Some(class)) {
+                return result;
+            }
+            execution
+        } else {
+            Execution::new(plan, options)
+        };
         loop {
             match execution.next() {
                 Step::Sleep(until) => {
@@ -297,7 +234,8 @@ impl Pipeline {
                     let entered = execution.enter();
                     let result = operation(attempt);
                     drop(entered);
-                    if let Some(result) = execution.attempt_ended(result, |result| judge.judge(result)) {
+                    let class = judge.judge(&result);
+                    if let Some(result) = execution.attempt_ended(result, class) {
                         return result;
                     }
                 }
@@ -308,16 +246,16 @@ impl Pipeline {
 
     /// Nothing but a retry, whose values were checked when it was built.
     pub(crate) fn of_retry(retry: Retry, clock: Clock, observers: Observers) -> Self {
-        Self(Arc::new(Plan {
-            name: "retry".into(),
-            clock,
-            observers,
-            call_timeout: None,
-            call_gates: Vec::new(),
-            retry: Some(retry),
-            attempt_timeout: None,
-            attempt_gates: Vec::new(),
-        }))
+        let mut plan = Plan::new("retry".into(), clock, observers);
+        plan.retry = Some(retry);
+        Self(Arc::new(plan.concluded()))
+    }
+
+    /// Nothing but a hedge, whose values were checked when it was built.
+    pub(crate) fn of_hedge(hedge: Hedge, clock: Clock, observers: Observers) -> Self {
+        let mut plan = Plan::new("hedge".into(), clock, observers);
+        plan.hedge = Some(hedge);
+        Self(Arc::new(plan.concluded()))
     }
 
     pub(crate) fn as_plan(&self) -> &Plan {

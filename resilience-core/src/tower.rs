@@ -39,20 +39,67 @@ use crate::pipeline::{Attempt, ByClass, ByError, ByResult, CallFuture, CallOptio
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct PipelineLayer<J = ByClass> {
+pub struct PipelineLayer<J = ByClass, O = Plain> {
     pipeline: Pipeline,
     judge: J,
+    options: O,
+}
+
+/// What a request brings with it, beside itself: closures from `&Request` to [`CallOptions`], and [`Plain`].
+pub trait RequestOptions<Request> {
+    /// The options of the call that `request` is.
+    fn options(&self, request: &Request) -> CallOptions<'static>;
+}
+
+/// Requests bring nothing special.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl<Request> RequestOptions<Request> for Plain {
+    #[inline]
+    fn options(&self, _: &Request) -> CallOptions<'static> {
+        CallOptions::new()
+    }
+}
+
+impl<Request, F: Fn(&Request) -> CallOptions<'static>> RequestOptions<Request> for F {
+    fn options(&self, request: &Request) -> CallOptions<'static> {
+        self(request)
+    }
 }
 
 impl PipelineLayer {
     /// A layer for services whose errors implement [`Classify`](crate::Classify).
     pub const fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, judge: ByClass }
+        Self { pipeline, judge: ByClass, options: Plain }
+    }
+}
+
+impl<J, O> PipelineLayer<J, O> {
+    /// The same with what each request brings with it: a key, a deadline, its permits, whether it may run twice.
+    ///
+    /// ```
+    /// use resilience_core::tower::PipelineLayer;
+    /// use resilience_core::{CallOptions, Pipeline, Retry};
+    ///
+    /// #[derive(Clone)]
+    /// struct Request { method: &'static str }
+    ///
+    /// let pipeline = Pipeline::builder("web").retry(Retry::default()).build()?;
+    /// let layer = PipelineLayer::new(pipeline).options(|request: &Request| match request.method {
+    ///     "POST" | "PATCH" => CallOptions::new().not_idempotent(),
+    ///     _ => CallOptions::new(),
+    /// });
+    /// # drop(layer);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn options<Request, F: Fn(&Request) -> CallOptions<'static>>(self, options: F) -> PipelineLayer<J, F> {
+        PipelineLayer { pipeline: self.pipeline, judge: self.judge, options }
     }
 
     /// The same for services whose errors do not: `classify` says what they mean.
-    pub fn classified_by<C>(self, classify: C) -> PipelineLayer<ByError<C>> {
-        PipelineLayer { pipeline: self.pipeline, judge: ByError(classify) }
+    pub fn classified_by<C>(self, classify: C) -> PipelineLayer<ByError<C>, O> {
+        PipelineLayer { pipeline: self.pipeline, judge: ByError(classify), options: self.options }
     }
 
     /// The same for services whose responses can be failures as well, as a status 503 is: `judge` says what a result
@@ -70,41 +117,44 @@ impl PipelineLayer {
     /// # drop(layer);
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
-    pub fn judged_by<T, E, F>(self, judge: F) -> PipelineLayer<ByResult<F>>
+    pub fn judged_by<T, E, F>(self, judge: F) -> PipelineLayer<ByResult<F>, O>
     where
         F: Fn(&Result<T, E>) -> Option<Class>,
     {
-        PipelineLayer { pipeline: self.pipeline, judge: ByResult(judge) }
+        PipelineLayer { pipeline: self.pipeline, judge: ByResult(judge), options: self.options }
     }
 }
 
-impl<S, J: Clone> Layer<S> for PipelineLayer<J> {
-    type Service = PipelineService<S, J>;
+impl<S, J: Clone, O: Clone> Layer<S> for PipelineLayer<J, O> {
+    type Service = PipelineService<S, J, O>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PipelineService { inner, pipeline: self.pipeline.clone(), judge: self.judge.clone() }
+        let Self { pipeline, judge, options } = self.clone();
+        PipelineService { inner, pipeline, judge, options }
     }
 }
 
 /// A service behind a pipeline: made by [`PipelineLayer`].
 #[derive(Debug, Clone)]
-pub struct PipelineService<S, J = ByClass> {
+pub struct PipelineService<S, J = ByClass, O = Plain> {
     inner: S,
     pipeline: Pipeline,
     judge: J,
+    options: O,
 }
 
-impl<S, J> PipelineService<S, J> {
+impl<S, J, O> PipelineService<S, J, O> {
     /// The service inside.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 }
 
-impl<S, J, Request> Service<Request> for PipelineService<S, J>
+impl<S, J, O, Request> Service<Request> for PipelineService<S, J, O>
 where
     S: Service<Request> + Clone,
     Request: Clone,
+    O: RequestOptions<Request>,
     J: Judge<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
@@ -117,9 +167,9 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
+        let options = self.options.options(&request);
         let operation = ServiceCall { service: self.inner.clone(), request };
-        let plan = self.pipeline.plan();
-        ResponseFuture { call: CallFuture::new(plan, CallOptions::new(), operation, self.judge.clone()) }
+        ResponseFuture { call: CallFuture::new(self.pipeline.plan(), options, operation, self.judge.clone()) }
     }
 }
 
@@ -131,7 +181,7 @@ pin_project! {
         S: Service<Request>,
     {
         #[pin]
-        call: CallFuture<Arc<Plan>, ServiceCall<S, Request>, ReadyCall<S, Request>, J>,
+        call: CallFuture<'static, Arc<Plan>, ServiceCall<S, Request>, ReadyCall<S, Request>, J>,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use resilience_core::tower::PipelineLayer;
 use resilience_core::{
-    Backoff, Category, CircuitBreaker, Class, Clock, ErrorKind, Jitter, ManualClock, Pipeline, Retry,
+    Backoff, CallOptions, Category, CircuitBreaker, Class, Clock, ErrorKind, Jitter, ManualClock, Pipeline, Retry,
 };
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
@@ -157,4 +157,24 @@ fn the_response_can_be_spawned() {
     let mut service = PipelineLayer::new(pipeline).layer(Constant);
     let answer = runtime.block_on(async move { tokio::spawn(service.call(9)).await });
     assert_eq!(answer.unwrap().unwrap(), 9);
+}
+
+#[test]
+fn a_request_says_itself_that_it_must_not_run_twice() {
+    let pipeline =
+        Pipeline::builder("shop").retry(Retry::default()).clock(ManualClock::auto_advancing().clock()).build().unwrap();
+    for (method, runs) in [("GET", 3), ("POST", 1)] {
+        let count = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&count);
+        let layer = PipelineLayer::new(pipeline.clone()).options(|method: &&str| match *method {
+            "POST" => CallOptions::new().not_idempotent(),
+            _ => CallOptions::new(),
+        });
+        let mut service = layer.layer(service_fn(move |_: &str| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            ready(Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset)))
+        }));
+        assert!(finished(service.call(method)).is_err());
+        assert_eq!(count.load(Ordering::Relaxed), runs, "{method}");
+    }
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Gate, MAX_GATES, Pipeline, Plan};
+use super::Pipeline;
+use super::gate::{Gate, MAX_GATES};
+use super::plan::Plan;
 use crate::bulkhead::Bulkhead;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::event::Observers;
+use crate::hedge::Hedge;
 use crate::rate_limiter::RateLimiter;
 use crate::retry::Retry;
 
@@ -26,6 +29,7 @@ enum Policy {
     Timeout(Duration),
     Retry(Retry),
     Gate(Gate),
+    Hedge(Hedge),
 }
 
 impl PipelineBuilder {
@@ -97,6 +101,13 @@ impl PipelineBuilder {
         self.step(Policy::Gate(Gate::Bulkhead { bulkhead, max_wait }))
     }
 
+    /// Runs the operation once more beside a run that is slow: async calls only, and as the last policy. One permit of
+    /// each policy covers all runs of an attempt; the hedge's own budget bounds what they add.
+    #[must_use]
+    pub fn hedge(self, hedge: Hedge) -> Self {
+        self.step(Policy::Hedge(hedge))
+    }
+
     /// Where it takes the time from and how it waits. Default: the system's clock.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -116,29 +127,27 @@ impl PipelineBuilder {
     /// # Errors
     /// A [`ConfigError`] for a value that cannot be used, and for an order that makes no sense: two retries, two
     /// timeouts on the same side of the retry, an attempt limit that the call limit makes pointless, one breaker
-    /// or bulkhead twice, waiting for a limiter that goes by another clock.
+    /// or bulkhead twice, a hedge that is not the last, waiting for a limiter that goes by another clock.
     pub fn build(self) -> Result<Pipeline, ConfigError> {
         config::name(&self.name)?;
-        let mut plan = Plan {
-            name: Arc::clone(&self.name),
-            clock: self.clock,
-            observers: self.observers,
-            call_timeout: None,
-            call_gates: Vec::new(),
-            retry: None,
-            attempt_timeout: None,
-            attempt_gates: Vec::new(),
-        };
+        let mut plan = Plan::new(Arc::clone(&self.name), self.clock, self.observers);
         let refuse = |field: &str, value: String, allowed: &str| {
             Err(ConfigError::new(format!("{}.{field}", self.name), value, allowed))
         };
         for policy in self.steps {
+            if plan.hedge.is_some() {
+                let allowed = "the hedge as the last policy: it runs the operation, and nothing else, side by side";
+                return refuse("hedge", "not the last policy".to_owned(), allowed);
+            }
             let inside_retry = plan.retry.is_some();
             match policy {
                 Policy::Retry(_) if inside_retry => {
                     return refuse("retry", "given twice".to_owned(), "one retry; nested retries multiply attempts");
                 }
-                Policy::Retry(retry) => plan.retry = Some(retry),
+                Policy::Retry(retry) => {
+                    plan.inner = plan.gates.len();
+                    plan.retry = Some(retry);
+                }
                 Policy::Timeout(limit) => {
                     config::positive(&self.name, "timeout", limit)?;
                     let slot = if inside_retry { &mut plan.attempt_timeout } else { &mut plan.call_timeout };
@@ -150,9 +159,10 @@ impl PipelineBuilder {
                         );
                     }
                 }
+                Policy::Hedge(hedge) => plan.hedge = Some(hedge),
                 Policy::Gate(gate) => {
-                    if let Gate::Limiter { max_wait, .. } | Gate::Bulkhead { max_wait, .. } = &gate
-                        && *max_wait > config::MAX_DURATION
+                    if let Some(max_wait) = gate.max_wait()
+                        && max_wait > config::MAX_DURATION
                     {
                         return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
                     }
@@ -166,41 +176,17 @@ impl PipelineBuilder {
                             );
                         }
                     }
-                    if let Gate::Breaker(new) = &gate
-                        && plan
-                            .call_gates
-                            .iter()
-                            .chain(&plan.attempt_gates)
-                            .any(|old| matches!(old, Gate::Breaker(old) if old.same(new)))
-                    {
-                        return refuse(
-                            "circuit_breaker",
-                            format!("`{}`, given twice", new.name()),
-                            "each breaker once; twice, it would count every call twice",
-                        );
+                    if let Some((field, name, allowed)) = plan.gates.iter().find_map(|old| old.twice(&gate)) {
+                        return refuse(field, format!("`{name}`, given twice"), allowed);
                     }
-                    if let Gate::Bulkhead { bulkhead: new, .. } = &gate
-                        && plan
-                            .call_gates
-                            .iter()
-                            .chain(&plan.attempt_gates)
-                            .any(|old| matches!(old, Gate::Bulkhead { bulkhead: old, .. } if old.same(new)))
-                    {
-                        return refuse(
-                            "bulkhead",
-                            format!("`{}`, given twice", new.name()),
-                            "each bulkhead once; twice, a call could wait for itself",
-                        );
-                    }
-                    let gates = if inside_retry { &mut plan.attempt_gates } else { &mut plan.call_gates };
-                    if gates.len() == MAX_GATES {
+                    if plan.gates.len() == MAX_GATES {
                         return refuse(
                             "policies",
-                            format!("{} on one side of the retry", MAX_GATES + 1),
-                            "at most 4 limiters, breakers and bulkheads on each side of the retry",
+                            (MAX_GATES + 1).to_string(),
+                            "at most 8 limiters, breakers, bulkheads and other policies that admit or refuse",
                         );
                     }
-                    gates.push(gate);
+                    plan.gates.push(gate);
                 }
             }
         }
@@ -213,6 +199,6 @@ impl PipelineBuilder {
                 &format!("less than the call's own limit of {call:?}"),
             );
         }
-        Ok(Pipeline(Arc::new(plan)))
+        Ok(Pipeline(Arc::new(plan.concluded())))
     }
 }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::{Attempt, CallOptions, Gate, MAX_GATES, Plan};
-use crate::bulkhead::Ticket;
-use crate::circuit_breaker::Token;
+use super::gate::{AllHeld, Gate, Held, Queued};
+use super::options::{Attempt, CallOptions, Idempotency};
+use super::plan::Plan;
 use crate::class::{Class, Classify};
 use crate::clock::Instant;
+use crate::deadline;
 use crate::event::Event;
 use crate::outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
-use crate::rate_limiter::Place;
-use crate::retry::{Entered, Retry, RetryDecision, RetryProgress};
+use crate::retry::{self, Retry, RetryDecision, RetryProgress};
 
 /// What to do next.
 pub(crate) enum Step {
@@ -47,12 +47,10 @@ impl Ended {
 
 #[derive(Clone, Copy)]
 enum Stage {
-    /// At this gate around the retry.
-    CallGate(usize),
+    /// At this gate.
+    Gate(usize),
     /// Pausing before the next attempt.
     Backoff(Instant),
-    /// At this gate inside the retry.
-    AttemptGate(usize),
     /// The operation is running.
     Running,
     Over,
@@ -65,26 +63,17 @@ enum AfterFailure {
     Over(Option<Stopped>),
 }
 
-/// What is held from a gate until the outcome is known.
-#[derive(Clone, Copy)]
-enum Held {
-    Token(Token),
-    /// Room in a bulkhead.
-    Room,
+/// While it lives, the code on this thread works for an attempt: calls under the same retry budget are part of it, and
+/// they keep to its deadline.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    _budget: Option<retry::Entered>,
+    _deadline: Option<deadline::Entered>,
 }
 
-/// What is held from the gates of one side.
-type AllHeld = [Option<Held>; MAX_GATES];
-
-/// A place in a gate's queue.
-enum Queued {
-    Limiter(Place),
-    Bulkhead(Ticket),
-}
-
-pub(crate) struct Execution<P: Deref<Target = Plan>> {
+pub(crate) struct Execution<'a, P: Deref<Target = Plan>> {
     plan: P,
-    options: CallOptions,
+    options: CallOptions<'a>,
     stage: Stage,
     started: Instant,
     deadline: Option<Instant>,
@@ -92,33 +81,28 @@ pub(crate) struct Execution<P: Deref<Target = Plan>> {
     attempts: u32,
     attempt_deadline: Option<Instant>,
     /// A place in a queue that is being waited for, and at which gate: only the one of the stage.
-    queued: Option<(bool, usize, Queued)>,
+    queued: Option<(usize, Queued)>,
     /// Whether the operation's own code is on the stack: only then is a panic its doing.
     inside_operation: bool,
-    call_held: AllHeld,
-    attempt_held: AllHeld,
+    held: AllHeld,
 }
 
 // What every call passes through is marked `inline`: it halves what a call costs, since most of it is moving state.
-impl<P: Deref<Target = Plan>> Execution<P> {
+impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     #[inline]
-    pub(crate) fn new(plan: P, options: CallOptions) -> Self {
-        let wants_time = plan.call_timeout.is_some()
-            || plan.retry.as_ref().is_some_and(Retry::needs_start)
-            || options.deadline.is_some()
-            || !plan.observers.is_empty();
+    pub(crate) fn new(plan: P, options: CallOptions<'a>) -> Self {
+        let around = deadline::current(&plan.clock);
+        let given = earlier(options.deadline, around);
         // Reading the clock is the dearest thing on this path: only who needs it pays.
-        let started = if wants_time { plan.clock.now() } else { Instant::default() };
-        let own = plan.call_timeout.map(|limit| started + limit);
-        let deadline = match (own, options.deadline) {
-            (Some(own), Some(given)) => Some(own.min(given)),
-            (own, given) => own.or(given),
-        };
+        let started = if plan.wants_time || given.is_some() { plan.clock.now() } else { Instant::default() };
+        let deadline = earlier(plan.call_timeout.map(|limit| started + limit), given);
         let retry = plan.retry.as_ref().map(|retry| retry.start(started));
+        // Before anything is taken: a probe or a permit would be wasted on a call that comes too late.
+        let too_late = given.is_some_and(|given| started >= given);
         Self {
+            stage: Stage::Gate(if too_late { usize::MAX } else { 0 }),
             plan,
             options,
-            stage: Stage::CallGate(0),
             started,
             deadline,
             retry,
@@ -126,13 +110,28 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             attempt_deadline: None,
             queued: None,
             inside_operation: false,
-            call_held: [None; MAX_GATES],
-            attempt_held: [None; MAX_GATES],
+            held: AllHeld::NOTHING,
         }
     }
 
+    /// A call whose first attempt ran before this was made: only for a [bare](Plan::is_bare) plan.
+    #[cold]
+    pub(crate) fn of_bare(plan: P, options: CallOptions<'a>) -> Self {
+        let mut this = Self::new(plan, options);
+        this.stage = Stage::Running;
+        this.attempts = 1;
+        this
+    }
+
+    #[inline]
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Whether the operation may run more than once.
+    #[inline]
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.options.idempotency == Idempotency::Idempotent
     }
 
     /// What to do next.
@@ -140,33 +139,28 @@ impl<P: Deref<Target = Plan>> Execution<P> {
     pub(crate) fn next(&mut self) -> Step {
         loop {
             match self.stage {
-                // Before anything is taken: a probe or a permit would be wasted on a call that comes too late.
-                Stage::CallGate(0) if self.options.deadline.is_some_and(|deadline| self.started >= deadline) => {
-                    return self.refuse_as_too_late();
-                }
-                Stage::CallGate(index) => match self.pass(false, index) {
-                    Ok(None) => self.stage = Stage::CallGate(index + 1),
+                Stage::Gate(usize::MAX) => return self.refuse_as_too_late(),
+                Stage::Gate(index) => match self.pass(index) {
+                    Ok(None) => self.stage = Stage::Gate(index + 1),
                     Ok(Some(wait)) => return wait,
-                    Err(None) => self.stage = Stage::AttemptGate(0),
-                    Err(Some(rejection)) => return self.end(ErrorKind::Rejected(rejection), None),
+                    Err(None) => return self.begin_attempt(),
+                    Err(Some(rejection)) => {
+                        let inside = index >= self.plan.inner;
+                        if inside {
+                            self.settle_attempt(&Outcome::Rejected);
+                        }
+                        let next = if inside { self.after_failure(&rejection.class(), false) } else { OVER };
+                        if let AfterFailure::Over(stopped) = next {
+                            return self.end(ErrorKind::Rejected(rejection), stopped);
+                        }
+                    }
                 },
                 Stage::Backoff(until) => {
                     if self.plan.clock.now() < until {
                         return Step::Sleep(until);
                     }
-                    self.stage = Stage::AttemptGate(0);
+                    self.stage = Stage::Gate(self.plan.inner);
                 }
-                Stage::AttemptGate(index) => match self.pass(true, index) {
-                    Ok(None) => self.stage = Stage::AttemptGate(index + 1),
-                    Ok(Some(wait)) => return wait,
-                    Err(None) => return self.begin_attempt(),
-                    Err(Some(rejection)) => {
-                        self.settle_attempt(&Outcome::Rejected);
-                        if let AfterFailure::Over(stopped) = self.after_failure(&rejection.class()) {
-                            return self.end(ErrorKind::Rejected(rejection), stopped);
-                        }
-                    }
-                },
                 Stage::Running | Stage::Over => {
                     unreachable!("the shell asks again only after the attempt's end was handed over")
                 }
@@ -177,32 +171,31 @@ impl<P: Deref<Target = Plan>> Execution<P> {
     /// Goes through one gate. `Ok(None)`: passed; `Ok(Some)`: wait first; `Err(None)`: there is no such gate, all are
     /// passed; `Err(Some)`: refused.
     #[inline]
-    fn pass(&mut self, inside: bool, index: usize) -> Result<Option<Step>, Option<Rejection>> {
-        let gates = if inside { &self.plan.attempt_gates } else { &self.plan.call_gates };
-        match gates.get(index) {
+    fn pass(&mut self, index: usize) -> Result<Option<Step>, Option<Rejection>> {
+        match self.plan.gates.get(index) {
             None => Err(None),
             Some(Gate::Breaker(breaker)) => {
                 let token = breaker.admit().map_err(Some)?;
-                self.hold(inside, index, Held::Token(token));
+                self.held.hold(index, Held::Token(token));
                 Ok(None)
             }
             Some(Gate::Limiter { limiter, max_wait }) => {
                 let place = match self.queued {
-                    Some((_, _, Queued::Limiter(place))) => place,
+                    Some((_, Queued::Limiter(place))) => place,
                     _ if max_wait.is_zero() => {
                         return limiter.try_acquire(self.permits()).map(|()| None).map_err(Some);
                     }
                     _ => limiter.place(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
                 };
                 if self.plan.clock.now() < place.usable_from {
-                    self.queued = Some((inside, index, Queued::Limiter(place)));
+                    self.queued = Some((index, Queued::Limiter(place)));
                     return Ok(Some(Step::Sleep(place.usable_from)));
                 }
                 self.queued = None;
                 Ok(None)
             }
             Some(Gate::Bulkhead { bulkhead, max_wait }) => {
-                let ticket = if let Some((_, _, Queued::Bulkhead(ticket))) = &self.queued {
+                let ticket = if let Some((_, Queued::Bulkhead(ticket))) = &self.queued {
                     let Poll::Ready(entered) = bulkhead.claim(ticket, self.plan.clock.now()) else {
                         return Ok(Some(Step::Queue(ticket.until)));
                     };
@@ -216,33 +209,18 @@ impl<P: Deref<Target = Plan>> Execution<P> {
                 };
                 if let Some(ticket) = ticket.map_err(Some)? {
                     let until = ticket.until;
-                    self.queued = Some((inside, index, Queued::Bulkhead(ticket)));
+                    self.queued = Some((index, Queued::Bulkhead(ticket)));
                     return Ok(Some(Step::Queue(until)));
                 }
-                self.hold(inside, index, Held::Room);
+                self.held.hold(index, Held::Room);
                 Ok(None)
             }
         }
     }
 
-    fn hold(&mut self, inside: bool, index: usize, held: Held) {
-        let all = if inside { &mut self.attempt_held } else { &mut self.call_held };
-        all[index] = Some(held);
-    }
-
     /// Whether the wait of a [`Step::Queue`] is over before its time; if not, `waker` is woken when it is.
     pub(crate) fn has_turn(&self, waker: &Waker) -> bool {
-        match &self.queued {
-            Some((inside, index, Queued::Bulkhead(ticket))) => match self.gates(*inside).get(*index) {
-                Some(Gate::Bulkhead { bulkhead, .. }) => bulkhead.watch(ticket, waker),
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-
-    fn gates(&self, inside: bool) -> &[Gate] {
-        if inside { &self.plan.attempt_gates } else { &self.plan.call_gates }
+        self.queued.as_ref().is_some_and(|(index, place)| self.plan.gates[*index].watch(place, waker))
     }
 
     fn permits(&self) -> u32 {
@@ -279,35 +257,41 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             return self.end(ErrorKind::TimedOut(self.call_limit()), Some(Stopped::DeadlineTooClose));
         }
         self.attempts += 1;
-        let attempt_deadline = attempt_limit.map(|limit| now + limit);
-        self.attempt_deadline = match (attempt_deadline, self.deadline) {
-            (Some(attempt), Some(call)) => Some(attempt.min(call)),
-            (attempt, call) => attempt.or(call),
-        };
+        self.attempt_deadline = earlier(attempt_limit.map(|limit| now + limit), self.deadline);
         self.stage = Stage::Running;
         self.inside_operation = true;
-        Step::Run(Attempt { number: self.attempts, deadline: self.attempt_deadline })
+        Step::Run(self.attempt(0))
+    }
+
+    /// The attempt that runs, as its operation is told.
+    #[inline]
+    pub(crate) fn attempt(&self, hedge: u32) -> Attempt {
+        Attempt { number: self.attempts, hedge, deadline: self.attempt_deadline }
     }
 
     /// The operation is left while it runs (`false`), or entered again (`true`).
+    #[inline]
     pub(crate) fn set_inside_operation(&mut self, inside: bool) {
         self.inside_operation = inside;
     }
 
-    /// While the guard lives, calls made on this thread under the same retry budget are part of this one.
+    /// While the guard lives, what this thread does is the attempt's work.
     #[inline]
-    pub(crate) fn enter(&self) -> Option<Entered> {
-        self.plan.retry.as_ref().and_then(Retry::enter)
+    pub(crate) fn enter(&self) -> Entered {
+        Entered {
+            _budget: self.plan.retry.as_ref().and_then(Retry::enter),
+            _deadline: self.attempt_deadline.map(|at| deadline::enter(&self.plan.clock, at)),
+        }
     }
 
-    /// Takes an attempt's result: `Some` is the call's, `None` means there is more to do.
+    /// Takes an attempt's result and what it means: `Some` is the call's, `None` means there is more to do.
     #[inline]
     pub(crate) fn attempt_ended<T, E>(
         &mut self,
         result: Result<T, E>,
-        judge: impl FnOnce(&Result<T, E>) -> Option<Class>,
+        class: Option<Class>,
     ) -> Option<Result<T, Error<E>>> {
-        let (outcome, stopped) = match judge(&result) {
+        let (outcome, stopped) = match class {
             None => {
                 self.settle_attempt(&Outcome::Success);
                 (Outcome::Success, None)
@@ -315,7 +299,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             Some(class) => {
                 self.inside_operation = false;
                 self.settle_attempt(&Outcome::Failure(class));
-                let AfterFailure::Over(stopped) = self.after_failure(&class) else { return None };
+                let AfterFailure::Over(stopped) = self.after_failure(&class, true) else { return None };
                 (Outcome::Failure(class), stopped)
             }
         };
@@ -330,7 +314,7 @@ impl<P: Deref<Target = Plan>> Execution<P> {
             Some(limit) if self.attempt_deadline != self.deadline => TimedOut { limit },
             _ => self.call_limit(),
         };
-        let AfterFailure::Over(stopped) = self.after_failure(&timeout.class()) else { return None };
+        let AfterFailure::Over(stopped) = self.after_failure(&timeout.class(), true) else { return None };
         match self.end(ErrorKind::TimedOut(timeout), stopped) {
             Step::End(ended) => Some(ended),
             Step::Sleep(_) | Step::Queue(_) | Step::Run(_) => None,
@@ -343,11 +327,12 @@ impl<P: Deref<Target = Plan>> Execution<P> {
         TimedOut { limit: limit.unwrap_or_default() }
     }
 
-    /// Decides whether there will be another try, and when.
-    fn after_failure(&mut self, class: &Class) -> AfterFailure {
-        let (Some(retry), Some(progress)) = (&self.plan.retry, &mut self.retry) else {
-            return AfterFailure::Over(None);
-        };
+    /// Decides whether there will be another try, and when. `ran`: the operation was started.
+    fn after_failure(&mut self, class: &Class, ran: bool) -> AfterFailure {
+        let (Some(retry), Some(progress)) = (&self.plan.retry, &mut self.retry) else { return OVER };
+        if ran && self.options.idempotency == Idempotency::NotIdempotent {
+            return AfterFailure::Over(Some(Stopped::NotIdempotent));
+        }
         let now = self.plan.clock.now();
         match retry.decide(progress, class, now, self.deadline) {
             RetryDecision::Stop(stopped) => AfterFailure::Over(Some(stopped)),
@@ -378,43 +363,38 @@ impl<P: Deref<Target = Plan>> Execution<P> {
 
     #[inline]
     fn settle_attempt(&mut self, outcome: &Outcome) {
-        settle(&self.plan.attempt_gates, &mut self.attempt_held, outcome);
+        self.held.settle(&self.plan.gates, self.plan.inner, outcome);
     }
 
     /// Settles whatever is held and tells the observers, once.
     #[inline]
     fn finish(&mut self, outcome: &Outcome, stopped: Option<Stopped>) {
         self.stage = Stage::Over;
-        if let Some((inside, index, queued)) = self.queued.take() {
-            match (self.gates(inside).get(index), queued) {
-                (Some(Gate::Limiter { limiter, .. }), Queued::Limiter(place)) => limiter.give_up(place),
-                (Some(Gate::Bulkhead { bulkhead, .. }), Queued::Bulkhead(ticket)) => bulkhead.give_up(&ticket),
-                _ => {}
-            }
+        if let Some((index, place)) = self.queued.take() {
+            self.plan.gates[index].give_up(place);
         }
-        settle(&self.plan.attempt_gates, &mut self.attempt_held, outcome);
-        settle(&self.plan.call_gates, &mut self.call_held, outcome);
+        self.held.settle(&self.plan.gates, 0, outcome);
         if !self.plan.observers.is_empty() {
             let elapsed = self.plan.clock.now().saturating_duration_since(self.started);
-            let (pipeline, attempts) = (&*self.plan.name, self.attempts);
-            self.plan.observers.emit(&Event::CallFinished { pipeline, outcome, attempts, elapsed, stopped });
+            let (pipeline, operation, attempts) = (&*self.plan.name, self.options.operation, self.attempts);
+            let event = Event::CallFinished { pipeline, operation, outcome, attempts, elapsed, stopped };
+            self.plan.observers.emit(&event);
         }
     }
 }
 
-/// Settles in reverse: the policy next to the operation hears first.
+const OVER: AfterFailure = AfterFailure::Over(None);
+
+/// The earlier of two moments that may be set.
 #[inline]
-fn settle(gates: &[Gate], held: &mut AllHeld, outcome: &Outcome) {
-    for (gate, held) in gates.iter().zip(held).rev() {
-        match (gate, held.take()) {
-            (Gate::Breaker(breaker), Some(Held::Token(token))) => breaker.settle(token, outcome),
-            (Gate::Bulkhead { bulkhead, .. }, Some(Held::Room)) => bulkhead.leave(),
-            _ => {}
-        }
+fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
+    match (one, two) {
+        (Some(one), Some(two)) => Some(one.min(two)),
+        (one, two) => one.or(two),
     }
 }
 
-impl<P: Deref<Target = Plan>> Drop for Execution<P> {
+impl<P: Deref<Target = Plan>> Drop for Execution<'_, P> {
     fn drop(&mut self) {
         if !matches!(self.stage, Stage::Over) {
             // A call that is dropped because something else panics was cancelled.

@@ -97,7 +97,7 @@ impl<J> Classified<'_, J> {
     /// As [`Pipeline::call`].
     pub fn call_with<T, E>(
         &self,
-        options: CallOptions,
+        options: CallOptions<'_>,
         operation: impl FnMut(Attempt) -> Result<T, E>,
     ) -> Result<T, Error<E>>
     where
@@ -124,7 +124,7 @@ impl<J> Classified<'_, J> {
     /// As [`Pipeline::call_async`].
     pub async fn call_async_with<T, E, F>(
         &self,
-        options: CallOptions,
+        options: CallOptions<'_>,
         operation: impl FnMut(Attempt) -> F,
     ) -> Result<T, Error<E>>
     where

@@ -134,7 +134,7 @@ pin_project! {
     #[must_use = "futures do nothing unless awaited"]
     pub struct RetryFuture<'r, F, Fut, J> {
         #[pin]
-        call: CallFuture<&'r Plan, Plain<F>, Fut, J>,
+        call: CallFuture<'static, &'r Plan, Plain<F>, Fut, J>,
     }
 }
 

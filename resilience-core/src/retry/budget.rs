@@ -175,7 +175,7 @@ impl RetryBudget {
     }
 
     /// Counts a call that starts at `now`, unless it is made within another call under this budget.
-    pub(super) fn deposit(&self, now: Instant) {
+    pub(crate) fn deposit(&self, now: Instant) {
         if ENTERED.get() == self.id() {
             return;
         }
@@ -199,7 +199,7 @@ impl RetryBudget {
     }
 
     /// Takes one retry at `now`, if there is one.
-    pub(super) fn withdraw(&self, now: Instant) -> bool {
+    pub(crate) fn withdraw(&self, now: Instant) -> bool {
         let mut ledger = lock(&self.0.ledger);
         let latest = ledger.latest.max(now.as_nanos() / self.0.slot_nanos);
         ledger.latest = latest;

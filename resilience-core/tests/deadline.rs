@@ -1,0 +1,150 @@
+//! Deadlines travel from call to call, without a parameter and without leaking to anybody else's work.
+
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use resilience_core::{CallOptions, Clock, Deadline, Instant, ManualClock, Pipeline, Reason, Retry, Stopped};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn asks(pipeline: &Pipeline) -> Option<Instant> {
+    pipeline.call_with(CallOptions::new(), |attempt| Ok::<_, io::Error>(attempt.deadline)).unwrap()
+}
+
+#[test]
+fn an_inner_call_never_outlives_the_outer_one() {
+    let (clock, time) = Clock::manual();
+    let outer = Pipeline::builder("outer").timeout(SECOND * 2).clock(clock.clone()).build().unwrap();
+    let inner = Pipeline::builder("inner").timeout(SECOND * 60).clock(clock.clone()).build().unwrap();
+    let began = clock.now();
+    let seen = outer.call(|| {
+        time.advance(SECOND);
+        Ok::<_, io::Error>(asks(&inner))
+    });
+    assert_eq!(seen.unwrap(), Some(began + SECOND * 2));
+    assert_eq!(asks(&inner), Some(clock.now() + SECOND * 60), "nothing stays behind");
+}
+
+#[test]
+fn an_inner_limit_that_is_shorter_stays() {
+    let (clock, _time) = Clock::manual();
+    let outer = Pipeline::builder("outer").timeout(SECOND * 60).clock(clock.clone()).build().unwrap();
+    let inner = Pipeline::builder("inner").timeout(SECOND * 2).clock(clock.clone()).build().unwrap();
+    let seen = outer.call(|| Ok::<_, io::Error>(asks(&inner)));
+    assert_eq!(seen.unwrap(), Some(clock.now() + SECOND * 2));
+}
+
+#[test]
+fn each_attempts_own_limit_is_what_its_calls_run_under() {
+    let time = ManualClock::auto_advancing();
+    let clock = time.clock();
+    let outer = Pipeline::builder("outer")
+        .retry(Retry::builder().max_attempts(2).build().unwrap())
+        .timeout(SECOND)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let inner = Pipeline::builder("inner").clock(clock.clone()).build().unwrap();
+    let mut left = Vec::new();
+    let failed = outer.call(|| {
+        left.push(asks(&inner).unwrap().saturating_duration_since(clock.now()));
+        Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset))
+    });
+    assert!(failed.is_err());
+    assert_eq!(left, [SECOND, SECOND]);
+}
+
+#[test]
+fn an_inner_retry_that_cannot_finish_in_time_is_not_started() {
+    let (clock, _time) = Clock::manual();
+    let inner = Pipeline::builder("inner").retry(Retry::default()).clock(clock.clone()).build().unwrap();
+    let error = Deadline::after(&clock, Duration::from_millis(50))
+        .run(|| inner.call(|| Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset))))
+        .unwrap_err();
+    assert_eq!((error.attempts, error.stopped), (1, Some(Stopped::DeadlineTooClose)));
+}
+
+#[test]
+fn a_call_that_comes_too_late_is_refused() {
+    let (clock, time) = Clock::manual();
+    let inner = Pipeline::builder("inner").clock(clock.clone()).build().unwrap();
+    let deadline = Deadline::after(&clock, SECOND);
+    time.advance(SECOND);
+    assert!(deadline.is_over() && deadline.remaining().is_zero());
+    let error = deadline.run(|| inner.call(|| Ok::<_, io::Error>(()))).unwrap_err();
+    assert_eq!(error.as_rejection().map(|rejection| rejection.reason), Some(Reason::DeadlineTooClose));
+}
+
+#[test]
+fn a_deadline_of_another_clock_means_nothing() {
+    let ((clock, _), (other, _)) = (Clock::manual(), Clock::manual());
+    let inner = Pipeline::builder("inner").clock(other).build().unwrap();
+    assert_eq!(Deadline::after(&clock, SECOND).run(|| asks(&inner)), None);
+}
+
+#[test]
+fn the_earlier_of_two_nested_deadlines_counts() {
+    let (clock, _time) = Clock::manual();
+    let (soon, late) = (Deadline::after(&clock, SECOND), Deadline::after(&clock, SECOND * 9));
+    let current = || Deadline::current(&clock).map(|deadline| deadline.at());
+    assert_eq!(late.run(|| soon.run(current)), Some(soon.at()));
+    assert_eq!(soon.run(|| late.run(current)), Some(soon.at()));
+    assert_eq!(current(), None);
+}
+
+#[test]
+fn a_panic_leaves_no_deadline_behind() {
+    let (clock, _time) = Clock::manual();
+    let deadline = Deadline::after(&clock, SECOND);
+    assert!(catch_unwind(AssertUnwindSafe(|| deadline.run(|| panic!("a broken handler")))).is_err());
+    assert!(Deadline::current(&clock).is_none());
+}
+
+#[test]
+fn futures_polled_in_turn_each_see_their_own() {
+    let (clock, _time) = Clock::manual();
+    let (one, two) = (Deadline::after(&clock, SECOND), Deadline::after(&clock, SECOND * 2));
+    let work = |clock: Clock| async move {
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            seen.push(Deadline::current(&clock).map(|deadline| deadline.at()));
+            yield_once().await;
+        }
+        seen
+    };
+    let (mut first, mut second) = (pin!(one.scope(work(clock.clone()))), pin!(two.scope(work(clock.clone()))));
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..2 {
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        assert!(Deadline::current(&clock).is_none());
+    }
+    assert_eq!(first.as_mut().poll(&mut cx), Poll::Ready(vec![Some(one.at()); 2]));
+    assert_eq!(second.as_mut().poll(&mut cx), Poll::Ready(vec![Some(two.at()); 2]));
+}
+
+async fn yield_once() {
+    let mut first = true;
+    std::future::poll_fn(|_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }).await;
+}
+
+#[test]
+fn an_async_inner_call_is_cut_off_by_the_outer_deadline() {
+    let time = ManualClock::auto_advancing();
+    let clock = time.clock();
+    let outer = Pipeline::builder("outer").timeout(SECOND).clock(clock.clone()).build().unwrap();
+    let inner = Pipeline::builder("inner").timeout(SECOND * 60).clock(clock.clone()).build().unwrap();
+    let call = outer.call_async(|| async {
+        inner.call_async(std::future::pending::<Result<(), io::Error>>).await.map_err(|error| {
+            assert!(error.is_timed_out());
+            io::Error::from(io::ErrorKind::TimedOut)
+        })
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(call).is_err());
+    assert_eq!(time.elapsed(), SECOND);
+}
