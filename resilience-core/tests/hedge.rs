@@ -23,11 +23,14 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// For each run, how many milliseconds it takes and what it answers.
+type Script = Vec<(u64, io::Result<&'static str>)>;
+
 /// Runs that take as long as scripted, and fail or not; `running` are under way, `dropped` did not come to their end.
 #[derive(Clone)]
 struct Replicas {
     clock: Clock,
-    script: Rc<RefCell<Vec<(u64, io::Result<&'static str>)>>>,
+    script: Rc<RefCell<Script>>,
     running: Rc<Cell<u32>>,
     dropped: Rc<Cell<u32>>,
     attempts: Rc<RefCell<Vec<Attempt>>>,
@@ -57,7 +60,7 @@ impl Drop for Run {
 }
 
 impl Replicas {
-    fn new(clock: &Clock, script: Vec<(u64, io::Result<&'static str>)>) -> Self {
+    fn new(clock: &Clock, script: Script) -> Self {
         Self {
             clock: clock.clone(),
             script: Rc::new(RefCell::new(script)),
