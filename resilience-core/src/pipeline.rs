@@ -29,7 +29,7 @@ use crate::outcome::Error;
 use crate::retry::Retry;
 use crate::wait;
 use execution::{Execution, Step};
-pub(crate) use future::{CallFuture, Operation};
+pub(crate) use future::{CallFuture, Operation, Plain};
 pub(crate) use plan::Plan;
 
 /// A named composition of policies around calls. Cheap to clone; clones share everything.
@@ -129,28 +129,28 @@ impl Pipeline {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn call_async<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Error<E>>
+    pub fn call_async<T, E, F>(&self, operation: impl FnMut() -> F) -> impl Future<Output = Result<T, Error<E>>>
     where
         E: Classify,
         F: Future<Output = Result<T, E>>,
     {
-        self.call_async_with(CallOptions::new(), |_| operation()).await
+        CallFuture::new(self.as_plan(), CallOptions::new(), Plain(operation), ByClass)
     }
 
     /// Makes an async call with options; the operation is told about its attempt.
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
-    pub async fn call_async_with<T, E, F>(
+    pub fn call_async_with<T, E, F>(
         &self,
         options: CallOptions<'_>,
         operation: impl FnMut(Attempt) -> F,
-    ) -> Result<T, Error<E>>
+    ) -> impl Future<Output = Result<T, Error<E>>>
     where
         E: Classify,
         F: Future<Output = Result<T, E>>,
     {
-        CallFuture::new(self.as_plan(), options, operation, ByClass).await
+        CallFuture::new(self.as_plan(), options, operation, ByClass)
     }
 
     /// The same pipeline for errors that do not implement [`Classify`]: `classify` says what they mean.
@@ -204,7 +204,7 @@ impl Pipeline {
         // A first attempt that succeeds under nothing but a retry needs no bookkeeping at all.
         let bare = plan.is_bare && options.deadline.is_none() && !deadline::any();
         let mut execution = if bare {
-            let result = operation(Attempt { number: 1, hedge: 0, deadline: None });
+            let result = operation(Attempt::FIRST);
             let Some(class) = judge.judge(&result) else {
                 return result.map_err(|error| Error::operation(error, 1));
             };

@@ -76,6 +76,8 @@ pub(crate) struct Execution<'a, P: Deref<Target = Plan>> {
     options: CallOptions<'a>,
     stage: Stage,
     started: Instant,
+    /// The time, as long as nothing that takes time has happened since it was read.
+    fresh: Option<Instant>,
     deadline: Option<Instant>,
     retry: Option<RetryProgress>,
     attempts: u32,
@@ -94,7 +96,8 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
         let around = deadline::current(&plan.clock);
         let given = earlier(options.deadline, around);
         // Reading the clock is the dearest thing on this path: only who needs it pays.
-        let started = if plan.wants_time || given.is_some() { plan.clock.now() } else { Instant::default() };
+        let fresh = (plan.wants_time || given.is_some()).then(|| plan.clock.now());
+        let started = fresh.unwrap_or_default();
         let deadline = earlier(plan.call_timeout.map(|limit| started + limit), given);
         let retry = plan.retry.as_ref().map(|retry| retry.start(started));
         // Before anything is taken: a probe or a permit would be wasted on a call that comes too late.
@@ -104,6 +107,7 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
             plan,
             options,
             started,
+            fresh,
             deadline,
             retry,
             attempts: 0,
@@ -137,6 +141,13 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     /// What to do next.
     #[inline]
     pub(crate) fn next(&mut self) -> Step {
+        let step = self.step();
+        self.fresh = None;
+        step
+    }
+
+    #[inline]
+    fn step(&mut self) -> Step {
         loop {
             match self.stage {
                 Stage::Gate(usize::MAX) => return self.refuse_as_too_late(),
@@ -223,6 +234,12 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
         self.queued.as_ref().is_some_and(|(index, place)| self.plan.gates[*index].watch(place, waker))
     }
 
+    /// The time. Reading the clock is the dearest thing here, and gates that are passed at once take no time to speak of.
+    #[inline]
+    fn now(&mut self) -> Instant {
+        *self.fresh.get_or_insert_with(|| self.plan.clock.now())
+    }
+
     fn permits(&self) -> u32 {
         self.options.permits.max(1)
     }
@@ -247,8 +264,8 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     #[inline]
     fn begin_attempt(&mut self) -> Step {
         let attempt_limit = self.plan.attempt_timeout;
-        let now =
-            if self.deadline.is_some() || attempt_limit.is_some() { self.plan.clock.now() } else { Instant::default() };
+        let wants_time = self.deadline.is_some() || attempt_limit.is_some();
+        let now = if wants_time { self.now() } else { Instant::default() };
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.settle_attempt(&Outcome::Cancelled);
             if self.attempts == 0 {
@@ -397,9 +414,9 @@ fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
 impl<P: Deref<Target = Plan>> Drop for Execution<'_, P> {
     fn drop(&mut self) {
         if !matches!(self.stage, Stage::Over) {
-            // A call that is dropped because something else panics was cancelled.
-            let panicked = self.inside_operation && std::thread::panicking();
-            let outcome = if panicked { Outcome::Panicked } else { Outcome::Cancelled };
+            // Who leaves the operation says so, unless by a panic. That may be over by now: executors catch it and drop the
+            // future later. A call that is dropped because something else panics was cancelled.
+            let outcome = if self.inside_operation { Outcome::Panicked } else { Outcome::Cancelled };
             self.finish(&outcome, None);
         }
     }

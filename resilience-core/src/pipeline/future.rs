@@ -12,6 +12,7 @@ use super::execution::{Execution, Step};
 use super::{Attempt, CallOptions, Judge, Plan};
 use crate::class::Class;
 use crate::clock::{Instant, Sleep};
+use crate::deadline;
 use crate::event::Event;
 use crate::outcome::Error;
 
@@ -32,6 +33,18 @@ impl<O: FnMut(Attempt) -> F, F: Future> Operation for O {
     }
 }
 
+/// A closure that does not want to know which attempt it makes.
+pub(crate) struct Plain<F>(pub(crate) F);
+
+impl<F: FnMut() -> Fut, Fut: Future> Operation for Plain<F> {
+    type Attempt = Fut;
+
+    #[inline]
+    fn start(&mut self, _: Attempt) -> Fut {
+        (self.0)()
+    }
+}
+
 pin_project! {
     /// A call under way: the future behind `Pipeline::call_async`.
     #[must_use = "futures do nothing unless awaited"]
@@ -42,12 +55,45 @@ pin_project! {
         // Declared, and so dropped, before the execution: the operation's clean-up runs under its permits.
         #[pin]
         attempt: Option<F>,
-        hedges: Hedges<F>,
-        timer: Option<Sleep>,
-        deadline: Option<Instant>,
-        execution: Execution<'a, P>,
+        progress: Progress<'a, P, F>,
         operation: O,
         judge: J,
+    }
+}
+
+/// How far a call has come.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each call")]
+enum Progress<'a, P: Deref<Target = Plan>, F> {
+    /// Not polled yet: nothing has happened.
+    New { plan: P, options: CallOptions<'a> },
+    /// Under way. A first attempt that succeeds at once under a [bare](Plan::is_bare) plan never gets here.
+    Begun(Begun<'a, P, F>),
+    /// Nothing is left to do.
+    Over,
+}
+
+/// What a call that is under way needs, beside its attempt's first run.
+struct Begun<'a, P: Deref<Target = Plan>, F> {
+    hedges: Hedges<F>,
+    timer: Option<Sleep>,
+    execution: Execution<'a, P>,
+}
+
+impl<'a, P: Deref<Target = Plan>, F> Progress<'a, P, F> {
+    #[inline]
+    fn begin(&mut self, make: impl FnOnce(P, CallOptions<'a>) -> Execution<'a, P>) {
+        if let Self::New { plan, options } = std::mem::replace(self, Self::Over) {
+            let hedges = Hedges { running: Vec::new(), started: 0, next_at: None, since: Instant::default() };
+            *self = Self::Begun(Begun { hedges, timer: None, execution: make(plan, options) });
+        }
+    }
+
+    #[inline]
+    fn begun(&mut self) -> &mut Begun<'a, P, F> {
+        match self {
+            Self::Begun(begun) => begun,
+            Self::New { .. } | Self::Over => unreachable!("a call is polled to its end and no further"),
+        }
     }
 }
 
@@ -66,9 +112,7 @@ struct Hedges<F> {
 impl<'a, P: Deref<Target = Plan>, O, F, J> CallFuture<'a, P, O, F, J> {
     #[inline]
     pub(crate) fn new(plan: P, options: CallOptions<'a>, operation: O, judge: J) -> Self {
-        let hedges = Hedges { running: Vec::new(), started: 0, next_at: None, since: Instant::default() };
-        let execution = Execution::new(plan, options);
-        Self { attempt: None, hedges, timer: None, deadline: None, execution, operation, judge }
+        Self { attempt: None, progress: Progress::New { plan, options }, operation, judge }
     }
 }
 
@@ -89,27 +133,34 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(self.progress, Progress::New { .. })
+            && let Some(result) = self.as_mut().begin(cx)
+        {
+            return Poll::Ready(result);
+        }
         loop {
-            if (self.attempt.is_some() || !self.hedges.running.is_empty())
+            let this = self.as_mut().project();
+            let begun = this.progress.begun();
+            if (this.attempt.is_some() || !begun.hedges.running.is_empty())
                 && let Some(result) = ready!(self.as_mut().poll_attempt(cx))
             {
                 return Poll::Ready(result);
             }
             let mut this = self.as_mut().project();
-            if let Some(pause) = this.timer {
-                if !this.execution.has_turn(cx.waker()) {
+            let Begun { execution, timer, hedges } = this.progress.begun();
+            if let Some(pause) = timer {
+                if !execution.has_turn(cx.waker()) {
                     ready!(Pin::new(pause).poll(cx));
                 }
-                *this.timer = None;
+                *timer = None;
             }
-            match this.execution.next() {
+            match execution.next() {
                 Step::Sleep(until) | Step::Queue(until) => {
-                    *this.timer = Some(this.execution.plan().clock.sleep_until(until));
+                    *timer = Some(execution.plan().clock.sleep_until(until));
                 }
                 Step::Run(attempt) => {
-                    *this.deadline = attempt.deadline;
-                    this.hedges.begin(this.execution);
-                    let entered = this.execution.enter();
+                    hedges.begin(execution);
+                    let entered = execution.enter();
                     this.attempt.set(Some(this.operation.start(attempt)));
                     drop(entered);
                 }
@@ -126,6 +177,31 @@ where
     F: Future<Output = Result<T, E>>,
     J: Judge<T, E>,
 {
+    /// The first poll: makes the execution, unless a first attempt that succeeds at once does without.
+    #[inline]
+    fn begin(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Option<Result<T, Error<E>>> {
+        let mut this = self.project();
+        let Progress::New { plan, options } = this.progress else { return None };
+        if !plan.is_bare || options.deadline.is_some() || deadline::any() {
+            this.progress.begin(Execution::new);
+            return None;
+        }
+        this.attempt.set(Some(this.operation.start(Attempt::FIRST)));
+        let polled = this.attempt.as_mut().as_pin_mut()?.poll(cx);
+        let Poll::Ready(result) = polled else {
+            this.progress.begin(Execution::of_bare);
+            this.progress.begun().execution.set_inside_operation(false);
+            return None;
+        };
+        this.attempt.set(None);
+        let Some(class) = this.judge.judge(&result) else {
+            *this.progress = Progress::Over;
+            return Some(result.map_err(|error| Error::operation(error, 1)));
+        };
+        this.progress.begin(Execution::of_bare);
+        this.progress.begun().execution.attempt_ended(result, Some(class))
+    }
+
     /// Goes on with the attempt under way: ready when it is over, with the call's result or with `None` when there is
     /// more to do.
     #[inline]
@@ -133,30 +209,32 @@ where
         loop {
             let polled = self.as_mut().poll_runs(cx);
             let mut this = self.as_mut().project();
+            let Begun { execution, timer, hedges } = this.progress.begun();
             if let Poll::Ready((result, class)) = polled {
-                *this.timer = None;
-                return Poll::Ready(this.execution.attempt_ended(result, class));
+                *timer = None;
+                return Poll::Ready(execution.attempt_ended(result, class));
             }
-            let until = match (*this.deadline, this.hedges.next_at) {
+            let deadline = execution.attempt(0).deadline;
+            let until = match (deadline, hedges.next_at) {
                 (Some(deadline), Some(next)) => deadline.min(next),
                 (Some(until), None) | (None, Some(until)) => until,
                 (None, None) => return Poll::Pending,
             };
             // The timer is made only now: an attempt that is ready at once never pays for it.
-            if this.timer.as_ref().is_none_or(|timer| timer.deadline() != until) {
-                *this.timer = Some(this.execution.plan().clock.sleep_until(until));
+            if timer.as_ref().is_none_or(|timer| timer.deadline() != until) {
+                *timer = Some(execution.plan().clock.sleep_until(until));
             }
-            if let Some(timer) = this.timer {
+            if let Some(timer) = timer {
                 ready!(Pin::new(timer).poll(cx));
             }
-            *this.timer = None;
-            if this.deadline.is_none_or(|deadline| until < deadline) {
+            *timer = None;
+            if deadline.is_none_or(|deadline| until < deadline) {
                 self.as_mut().hedge();
                 continue;
             }
             this.attempt.set(None);
-            this.hedges.give_up();
-            return Poll::Ready(this.execution.attempt_timed_out().map(|ended| Err(ended.cast())));
+            hedges.give_up();
+            return Poll::Ready(execution.attempt_timed_out().map(|ended| Err(ended.cast())));
         }
     }
 
@@ -164,8 +242,9 @@ where
     #[inline]
     fn poll_runs(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Result<T, E>, Option<Class>)> {
         let mut this = self.project();
-        this.execution.set_inside_operation(true);
-        let entered = this.execution.enter();
+        let Begun { execution, hedges, .. } = this.progress.begun();
+        execution.set_inside_operation(true);
+        let entered = execution.enter();
         let mut ended = None;
         if let Some(attempt) = this.attempt.as_mut().as_pin_mut()
             && let Poll::Ready(result) = attempt.poll(cx)
@@ -174,13 +253,13 @@ where
             let class = this.judge.judge(&result);
             ended = Some((result, class, false));
         }
-        if !this.hedges.running.is_empty() {
+        if !hedges.running.is_empty() {
             let mut index = 0;
-            while index < this.hedges.running.len() && ended.as_ref().is_none_or(|(_, class, _)| class.is_some()) {
-                match this.hedges.running[index].as_mut().poll(cx) {
+            while index < hedges.running.len() && ended.as_ref().is_none_or(|(_, class, _)| class.is_some()) {
+                match hedges.running[index].as_mut().poll(cx) {
                     Poll::Pending => index += 1,
                     Poll::Ready(result) => {
-                        drop(this.hedges.running.swap_remove(index));
+                        drop(hedges.running.swap_remove(index));
                         let class = this.judge.judge(&result);
                         ended = Some((result, class, true));
                     }
@@ -189,17 +268,17 @@ where
         }
         drop(entered);
         let Some((result, class, by_hedge)) = ended else {
-            this.execution.set_inside_operation(false);
+            execution.set_inside_operation(false);
             return Poll::Pending;
         };
-        if class.is_some() && (this.attempt.is_some() || !this.hedges.running.is_empty()) {
+        if class.is_some() && (this.attempt.is_some() || !hedges.running.is_empty()) {
             // Another run may still succeed.
-            this.execution.set_inside_operation(false);
+            execution.set_inside_operation(false);
             return Poll::Pending;
         }
         // The losers' clean-up runs under the permits as well.
         this.attempt.set(None);
-        this.hedges.end(this.execution.plan(), by_hedge && class.is_none());
+        hedges.end(execution.plan(), by_hedge && class.is_none());
         Poll::Ready((result, class))
     }
 
@@ -207,24 +286,25 @@ where
     #[cold]
     fn hedge(self: Pin<&mut Self>) {
         let this = self.project();
-        let plan = this.execution.plan();
+        let Begun { execution, hedges, .. } = this.progress.begun();
+        let plan = execution.plan();
         let (Some(hedge), now) = (&plan.hedge, plan.clock.now()) else { return };
         if !hedge.withdraw(now) {
-            this.hedges.next_at = None;
+            hedges.next_at = None;
             return;
         }
-        this.hedges.started += 1;
-        let attempt = this.execution.attempt(this.hedges.started);
-        let more = this.hedges.started < hedge.max_hedges();
-        this.hedges.next_at = more.then(|| now + hedge.delay());
+        hedges.started += 1;
+        let attempt = execution.attempt(hedges.started);
+        let more = hedges.started < hedge.max_hedges();
+        hedges.next_at = more.then(|| now + hedge.delay());
         let event = Event::HedgeStarted { pipeline: &plan.name, attempt: attempt.number, hedge: attempt.hedge };
         plan.observers.emit(&event);
-        this.execution.set_inside_operation(true);
-        let entered = this.execution.enter();
+        execution.set_inside_operation(true);
+        let entered = execution.enter();
         let run = Box::pin(this.operation.start(attempt));
         drop(entered);
-        this.execution.set_inside_operation(false);
-        this.hedges.running.push(run);
+        execution.set_inside_operation(false);
+        hedges.running.push(run);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::Future;
 
-use super::{Attempt, CallFuture, CallOptions, Pipeline};
+use super::{Attempt, CallFuture, CallOptions, Pipeline, Plain};
 use crate::class::{Class, Classify};
 use crate::outcome::Error;
 
@@ -110,27 +110,27 @@ impl<J> Classified<'_, J> {
     ///
     /// # Errors
     /// As [`Pipeline::call_async`].
-    pub async fn call_async<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Error<E>>
+    pub fn call_async<T, E, F>(&self, operation: impl FnMut() -> F) -> impl Future<Output = Result<T, Error<E>>>
     where
         J: Judge<T, E>,
         F: Future<Output = Result<T, E>>,
     {
-        self.call_async_with(CallOptions::new(), |_| operation()).await
+        CallFuture::new(self.pipeline.as_plan(), CallOptions::new(), Plain(operation), &self.judge)
     }
 
     /// As [`Pipeline::call_async_with`].
     ///
     /// # Errors
     /// As [`Pipeline::call_async`].
-    pub async fn call_async_with<T, E, F>(
+    pub fn call_async_with<T, E, F>(
         &self,
         options: CallOptions<'_>,
         operation: impl FnMut(Attempt) -> F,
-    ) -> Result<T, Error<E>>
+    ) -> impl Future<Output = Result<T, Error<E>>>
     where
         J: Judge<T, E>,
         F: Future<Output = Result<T, E>>,
     {
-        CallFuture::new(self.pipeline.as_plan(), options, operation, &self.judge).await
+        CallFuture::new(self.pipeline.as_plan(), options, operation, &self.judge)
     }
 }

@@ -109,3 +109,8 @@ pub struct Attempt {
     /// When it must be over; give it to whatever the operation calls in turn.
     pub deadline: Option<Instant>,
 }
+
+impl Attempt {
+    /// The first attempt of a call without a deadline.
+    pub(super) const FIRST: Self = Self { number: 1, hedge: 0, deadline: None };
+}

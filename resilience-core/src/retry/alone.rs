@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use super::Retry;
 use crate::class::Class;
 use crate::outcome::Error;
-use crate::pipeline::{Attempt, ByClass, ByError, ByResult, CallFuture, CallOptions, Judge, Operation, Plan};
+use crate::pipeline::{ByClass, ByError, ByResult, CallFuture, CallOptions, Judge, Plain, Plan};
 
 /// Puts [`retry`](Self::retry) on closures and functions: `.call()` makes a blocking call, `.await` an async one, on
 /// any executor. Time limits and other policies are a [`Pipeline`](crate::Pipeline)'s.
@@ -115,17 +115,6 @@ where
     fn into_future(self) -> Self::IntoFuture {
         let Self { retry, operation, judge } = self;
         RetryFuture { call: CallFuture::new(retry.alone().as_plan(), CallOptions::new(), Plain(operation), judge) }
-    }
-}
-
-/// A closure that does not want to know which attempt it makes.
-struct Plain<F>(F);
-
-impl<F: FnMut() -> Fut, Fut: Future> Operation for Plain<F> {
-    type Attempt = Fut;
-
-    fn start(&mut self, _: Attempt) -> Fut {
-        (self.0)()
     }
 }
 
