@@ -29,7 +29,9 @@ use crate::outcome::Error;
 use crate::retry::Retry;
 use crate::wait;
 use execution::{Execution, Step};
-pub(crate) use future::{CallFuture, Operation, Plain};
+#[cfg(feature = "tower")]
+pub(crate) use future::Operation;
+pub(crate) use future::{CallFuture, Plain};
 pub(crate) use plan::Plan;
 
 /// A named composition of policies around calls. Cheap to clone; clones share everything.

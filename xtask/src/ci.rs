@@ -3,6 +3,7 @@
 //!
 //! Each check says in its row what it found; checks that can't be made here are counted as skipped, loudly.
 
+mod links;
 mod msrv;
 mod places;
 
@@ -56,6 +57,7 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
         Step::command("fmt", "format", cargo(workspace, &["fmt", "--all", "--check"]), LIMIT),
         Step::new("generated", "generated files are fresh", |_| generated(workspace)),
         Step::new("places", "no file names a place on a machine", |_| places::check(workspace)),
+        Step::new("links", "links in the documentation lead somewhere", |_| links::check(workspace)),
         Step::new("msrv", "minimum Rust version is stated and kept", |_| msrv::check(workspace)),
         Step::new("licenses", "licences, bans, sources", |bench| licenses(workspace, bench)),
         Step::new("advisories", "security advisories", |bench| advisories(workspace, bench)),
