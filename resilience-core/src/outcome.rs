@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::class::{Category, Class, Classify, Fault, Severity};
+use crate::load_shedder::Priority;
 
 /// What became of an admitted call, as policies see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,11 @@ pub enum Reason {
     BulkheadQueueFull,
     /// The call waited for its turn in a bulkhead as long as it was allowed to.
     BulkheadWaitedTooLong,
+    /// As many calls are in flight as a load shedder lets this priority see.
+    Shed {
+        /// The priority of the call.
+        priority: Priority,
+    },
     /// The call's deadline has passed or is too close.
     DeadlineTooClose,
 }
@@ -101,6 +107,7 @@ impl Reason {
             Self::BulkheadFull => "bulkhead_full",
             Self::BulkheadQueueFull => "bulkhead_queue_full",
             Self::BulkheadWaitedTooLong => "bulkhead_waited_too_long",
+            Self::Shed { .. } => "shed",
             Self::DeadlineTooClose => "deadline_too_close",
         }
     }
@@ -142,6 +149,7 @@ impl fmt::Display for Rejection {
             Reason::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
             Reason::BulkheadQueueFull => write!(f, "bulkhead `{policy}` and its queue are full"),
             Reason::BulkheadWaitedTooLong => write!(f, "bulkhead `{policy}` had no room in the time allowed"),
+            Reason::Shed { priority } => write!(f, "load shedder `{policy}` has no room for {priority} calls"),
             Reason::DeadlineTooClose => write!(f, "the deadline of `{policy}` is too close to start"),
         }?;
         match self.retry_after {
