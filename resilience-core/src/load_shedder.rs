@@ -207,8 +207,8 @@ impl LoadShedder {
         operation().map_err(|error| Error::operation(error, 1))
     }
 
-    /// Makes an async call, or refuses it at once, on any executor. Dropping the future cancels it and gives the permit
-    /// back.
+    /// Makes an async call, or refuses it at once and drops it unpolled, on any executor. Dropping the future cancels it
+    /// and gives the permit back.
     ///
     /// # Errors
     /// The operation's own error, or a rejection, with 0 attempts.
@@ -218,18 +218,19 @@ impl LoadShedder {
     /// use resilience_core::{LoadShedder, Priority};
     ///
     /// let shedder = LoadShedder::builder("api").build()?;
-    /// let call = shedder.call_async(Priority::High, || async { "42".parse::<u8>() });
+    /// let call = shedder.call_async(Priority::High, async { "42".parse::<u8>() });
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// assert_eq!(runtime.block_on(call)?, 42);
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn call_async<T, E, F>(&self, priority: Priority, operation: impl FnOnce() -> F) -> Result<T, Error<E>>
-    where
-        F: Future<Output = Result<T, E>>,
-    {
+    pub async fn call_async<T, E>(
+        &self,
+        priority: Priority,
+        operation: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error<E>> {
         let _permit = self.try_acquire(priority)?;
-        operation().await.map_err(|error| Error::operation(error, 1))
+        operation.await.map_err(|error| Error::operation(error, 1))
     }
 
     /// Says how hard the times are, from 0 (the default) to 1: this part of the capacity is taken away from everyone,

@@ -84,7 +84,7 @@ fn a_permit_comes_back_once_however_it_is_owned_and_whatever_ends_it() {
     }));
     assert!(panicked.is_err());
     {
-        let mut cancelled = pin!(shedder.call_async(Priority::Low, std::future::pending::<Result<(), ()>>));
+        let mut cancelled = pin!(shedder.call_async(Priority::Low, std::future::pending::<Result<(), ()>>()));
         assert!(cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         assert_eq!(shedder.statistics().in_flight, 1);
     }

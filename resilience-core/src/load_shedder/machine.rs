@@ -79,15 +79,16 @@ impl Machine {
     /// no limit is above a more important one.
     pub(super) fn change(&self, change: impl FnOnce(&mut Terms)) {
         let mut terms = lock(&self.terms);
+        let before = *terms;
         change(&mut terms);
-        // Relaxed loads: limits are written under the lock only. Release stores pair with the load in `try_enter`.
         for (priority, limit) in self.limits.iter().enumerate() {
-            if terms.limit(priority) < limit.load(Ordering::Relaxed) {
+            if terms.limit(priority) < before.limit(priority) {
+                // Release, here and below, pairs with the load in `try_enter`.
                 limit.store(terms.limit(priority), Ordering::Release);
             }
         }
         for (priority, limit) in self.limits.iter().enumerate().rev() {
-            if terms.limit(priority) > limit.load(Ordering::Relaxed) {
+            if terms.limit(priority) > before.limit(priority) {
                 limit.store(terms.limit(priority), Ordering::Release);
             }
         }
