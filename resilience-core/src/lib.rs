@@ -9,6 +9,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod bulkhead;
+pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
 pub mod clock;
@@ -30,6 +31,7 @@ mod wait;
 mod window;
 
 pub use bulkhead::Bulkhead;
+pub use chaos::Chaos;
 pub use circuit_breaker::{BreakerState, CircuitBreaker};
 pub use class::{Category, Class, Classify, Severity};
 pub use clock::{Clock, Instant, ManualClock};
