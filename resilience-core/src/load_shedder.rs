@@ -186,6 +186,16 @@ impl LoadShedder {
     ///
     /// # Errors
     /// A [`Rejection`] when as many calls are in flight as this priority may see.
+    ///
+    /// ```
+    /// use resilience_core::{LoadShedder, Priority};
+    ///
+    /// let shedder = LoadShedder::builder("api").build()?;
+    /// let permit = shedder.try_acquire_owned(Priority::Normal).expect("nobody is inside");
+    /// std::thread::spawn(move || drop(permit)).join().unwrap();
+    /// assert_eq!(shedder.statistics().in_flight, 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn try_acquire_owned(&self, priority: Priority) -> Result<Permit<'static>, Rejection> {
         self.enter(priority).map(|()| Permit::new(Cow::Owned(self.clone())))
     }

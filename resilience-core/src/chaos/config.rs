@@ -50,6 +50,21 @@ impl ChaosBuilder {
 
     /// Makes a call wait for `latency` (more than 0, at most 10 years) before it starts, at a rate from 0 (never) to 1
     /// (always). Default: never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Chaos, ManualClock};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let chaos = Chaos::builder("slow")
+    ///     .latency(1.0, Duration::from_millis(300))
+    ///     .clock(time.clock())
+    /// #     .allow_in_release(true)
+    ///     .build()?;
+    /// chaos.call(|| std::fs::read("Cargo.toml")).unwrap();
+    /// assert_eq!(time.elapsed(), Duration::from_millis(300));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn latency(mut self, rate: f64, latency: Duration) -> Self {
         self.settings.latency = Some((rate, latency));
@@ -103,6 +118,16 @@ impl ChaosBuilder {
 
     /// The same seed makes the same decisions again, call by call. Default: another one each time, which is told
     /// when chaos is enabled.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Chaos, Class};
+    ///
+    /// let flaky = || Chaos::builder("flaky").fault(0.5, Class::of(Category::Network)).seed(7).build();
+    /// let fate = |chaos: &Chaos| chaos.call(|| Ok::<_, std::io::Error>(())).is_ok();
+    /// let (one, two) = (flaky()?, flaky()?);
+    /// assert!((0..100).all(|_| fate(&one) == fate(&two)));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -118,6 +143,14 @@ impl ChaosBuilder {
 
     /// Whether it may do anything in a build without debug assertions, as release builds are. Default: no, and then
     /// nothing is ever injected there. Goes by the profile in which this crate is compiled.
+    ///
+    /// ```
+    /// use resilience_core::Chaos;
+    ///
+    /// let everywhere = Chaos::builder("drill").allow_in_release(true).build()?;
+    /// assert!(everywhere.is_enabled());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn allow_in_release(mut self, allow: bool) -> Self {
         self.allow_in_release = allow;
