@@ -9,6 +9,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod bulkhead;
+pub mod chaos;
 pub mod circuit_breaker;
 pub mod class;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod context;
 pub mod deadline;
 pub mod event;
 pub mod hedge;
+pub mod load_shedder;
 pub mod outcome;
 pub mod pipeline;
 pub mod rate_limiter;
@@ -31,6 +33,7 @@ mod wait;
 mod window;
 
 pub use bulkhead::Bulkhead;
+pub use chaos::Chaos;
 pub use circuit_breaker::{BreakerState, CircuitBreaker};
 pub use class::{Category, Class, Classify, Severity};
 pub use clock::{Clock, Instant, ManualClock};
@@ -39,6 +42,7 @@ pub use context::{ErrorContext, ErrorId};
 pub use deadline::Deadline;
 pub use event::{Event, Observer, Observers};
 pub use hedge::Hedge;
+pub use load_shedder::{LoadShedder, Priority};
 pub use outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
 pub use pipeline::{Attempt, CallOptions, Idempotency, Pipeline};
 pub use rate_limiter::{KeyedRateLimiter, RateLimiter};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::class::{Category, Class, Classify, Fault, Severity};
+use crate::load_shedder::Priority;
 
 /// What became of an admitted call, as policies see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,16 @@ pub enum Reason {
     BulkheadQueueFull,
     /// The call waited for its turn in a bulkhead as long as it was allowed to.
     BulkheadWaitedTooLong,
+    /// As many calls are in flight as a load shedder lets this priority see.
+    Shed {
+        /// The priority of the call.
+        priority: Priority,
+    },
+    /// Nothing was wrong: [`Chaos`](crate::Chaos) made the call fail, on purpose.
+    Injected {
+        /// What the failure means to the policies around it.
+        class: Class,
+    },
     /// The call's deadline has passed or is too close.
     DeadlineTooClose,
 }
@@ -101,6 +112,8 @@ impl Reason {
             Self::BulkheadFull => "bulkhead_full",
             Self::BulkheadQueueFull => "bulkhead_queue_full",
             Self::BulkheadWaitedTooLong => "bulkhead_waited_too_long",
+            Self::Shed { .. } => "shed",
+            Self::Injected { .. } => "injected",
             Self::DeadlineTooClose => "deadline_too_close",
         }
     }
@@ -123,6 +136,25 @@ impl Rejection {
     pub fn new(policy: Arc<str>, reason: Reason, retry_after: Option<Duration>) -> Self {
         Self { policy, reason, retry_after }
     }
+
+    /// What the policies around the one that refused are told of the call: that it was rejected, which says nothing of
+    /// the dependency. An injected fault is told as the failure it stands for.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, Outcome, Reason, Rejection};
+    ///
+    /// let full = Rejection::new("reports".into(), Reason::BulkheadFull, None);
+    /// assert_eq!(full.outcome(), Outcome::Rejected);
+    /// let class = Class::of(Category::Network);
+    /// let injected = Rejection::new("drill".into(), Reason::Injected { class }, None);
+    /// assert_eq!(injected.outcome(), Outcome::Failure(class));
+    /// ```
+    pub const fn outcome(&self) -> Outcome {
+        match self.reason {
+            Reason::Injected { class } => Outcome::Failure(class),
+            _ => Outcome::Rejected,
+        }
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -142,6 +174,8 @@ impl fmt::Display for Rejection {
             Reason::BulkheadFull => write!(f, "bulkhead `{policy}` is full"),
             Reason::BulkheadQueueFull => write!(f, "bulkhead `{policy}` and its queue are full"),
             Reason::BulkheadWaitedTooLong => write!(f, "bulkhead `{policy}` had no room in the time allowed"),
+            Reason::Shed { priority } => write!(f, "load shedder `{policy}` has no room for {priority} calls"),
+            Reason::Injected { class } => write!(f, "chaos `{policy}` injected a {} fault", class.category),
             Reason::DeadlineTooClose => write!(f, "the deadline of `{policy}` is too close to start"),
         }?;
         match self.retry_after {
@@ -154,9 +188,13 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {}
 
 /// A retry waits for a limiter's permits but not for a breaker to let probes through: who is refused by an open breaker
-/// shall know at once, and callers that waited would all come back at the same moment.
+/// shall know at once, and callers that waited would all come back at the same moment. What was injected is of the class
+/// it stands for, so that everything around it behaves as in earnest.
 impl Classify for Rejection {
     fn class(&self) -> Class {
+        if let Reason::Injected { class } = self.reason {
+            return class;
+        }
         let mut class = Class::of(Category::Resource).severity(Severity::Low).fault(Fault::Policy);
         class.retry_after = self.retry_after;
         class.retryable(self.reason == Reason::RateLimited && self.retry_after.is_some())

@@ -7,11 +7,13 @@ use super::Pipeline;
 use super::gate::{Gate, MAX_GATES};
 use super::plan::Plan;
 use crate::bulkhead::Bulkhead;
+use crate::chaos::Chaos;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::event::Observers;
 use crate::hedge::Hedge;
+use crate::load_shedder::LoadShedder;
 use crate::rate_limiter::RateLimiter;
 use crate::retry::Retry;
 
@@ -29,6 +31,7 @@ enum Policy {
     Timeout(Duration),
     Retry(Retry),
     Gate(Gate),
+    Chaos(Chaos),
     Hedge(Hedge),
 }
 
@@ -101,6 +104,34 @@ impl PipelineBuilder {
         self.step(Policy::Gate(Gate::Bulkhead { bulkhead, max_wait }))
     }
 
+    /// Refuses the calls that matter least, by their [priority](crate::CallOptions::priority), when there are too many.
+    /// Best listed first, so that what it refuses costs nothing more. Each load shedder at most once.
+    ///
+    /// ```
+    /// use resilience_core::{CallOptions, LoadShedder, Pipeline, Priority};
+    ///
+    /// let shedder = LoadShedder::builder("api").max_concurrent(100).build()?;
+    /// shedder.set_pressure(0.6)?; // memory is short
+    /// let pipeline = Pipeline::builder("api").load_shedder(shedder).build()?;
+    /// let call = |priority| pipeline.call_with(CallOptions::new().priority(priority), |_| Ok::<_, std::io::Error>(()));
+    /// assert!(call(Priority::Critical).is_ok());
+    /// let refused = call(Priority::Background).unwrap_err();
+    /// assert_eq!(refused.to_string(), "load shedder `api` has no room for background calls");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn load_shedder(self, shedder: LoadShedder) -> Self {
+        self.step(Policy::Gate(Gate::Shedder(shedder)))
+    }
+
+    /// Does harm in the place of the operation, as told: what it injects is part of the attempt, so every policy listed
+    /// before takes it for the dependency's doing. The last policy but for a [hedge](Self::hedge), all of whose runs it
+    /// comes before; to disturb each of them, put [`Chaos::call_async`] around the operation instead.
+    #[must_use]
+    pub fn chaos(self, chaos: Chaos) -> Self {
+        self.step(Policy::Chaos(chaos))
+    }
+
     /// Runs the operation once more beside a run that is slow: async calls only, and as the last policy. One permit of
     /// each policy covers all runs of an attempt; the hedge's own budget bounds what they add.
     #[must_use]
@@ -127,7 +158,7 @@ impl PipelineBuilder {
     /// # Errors
     /// A [`ConfigError`] for a value that cannot be used, and for an order that makes no sense: two retries, two
     /// timeouts on the same side of the retry, an attempt limit that the call limit makes pointless, one breaker
-    /// or bulkhead twice, a hedge that is not the last, waiting for a limiter that goes by another clock.
+    /// or bulkhead twice, a hedge or chaos that is not the last, waiting for a limiter that goes by another clock.
     pub fn build(self) -> Result<Pipeline, ConfigError> {
         config::name(&self.name)?;
         let mut plan = Plan::new(Arc::clone(&self.name), self.clock, self.observers);
@@ -138,6 +169,10 @@ impl PipelineBuilder {
             if plan.hedge.is_some() {
                 let allowed = "the hedge as the last policy: it runs the operation, and nothing else, side by side";
                 return refuse("hedge", "not the last policy".to_owned(), allowed);
+            }
+            if plan.chaos.is_some() && !matches!(policy, Policy::Hedge(_)) {
+                let allowed = "the chaos as the last policy, or before the hedge: it stands for the operation";
+                return refuse("chaos", "not the last policy".to_owned(), allowed);
             }
             let inside_retry = plan.retry.is_some();
             match policy {
@@ -159,6 +194,7 @@ impl PipelineBuilder {
                         );
                     }
                 }
+                Policy::Chaos(chaos) => plan.chaos = Some(chaos),
                 Policy::Hedge(hedge) => plan.hedge = Some(hedge),
                 Policy::Gate(gate) => {
                     if let Some(max_wait) = gate.max_wait()

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::gate::{AllHeld, Gate, Held, Queued};
 use super::options::{Attempt, CallOptions, Idempotency};
 use super::plan::Plan;
+use crate::chaos::Chaos;
 use crate::class::{Class, Classify};
 use crate::clock::Instant;
 use crate::deadline;
@@ -51,6 +52,8 @@ enum Stage {
     Gate(usize),
     /// Pausing before the next attempt.
     Backoff(Instant),
+    /// Held up by chaos, in the place of the operation.
+    Disturbed(Instant),
     /// The operation is running.
     Running,
     Over,
@@ -84,6 +87,8 @@ pub(crate) struct Execution<'a, P: Deref<Target = Plan>> {
     attempt_deadline: Option<Instant>,
     /// A place in a queue that is being waited for, and at which gate: only the one of the stage.
     queued: Option<(usize, Queued)>,
+    /// What chaos lets the attempt come to, once it has been held up.
+    fault: Option<Rejection>,
     /// Whether the operation's own code is on the stack: only then is a panic its doing.
     inside_operation: bool,
     held: AllHeld,
@@ -113,6 +118,7 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
             attempts: 0,
             attempt_deadline: None,
             queued: None,
+            fault: None,
             inside_operation: false,
             held: AllHeld::NOTHING,
         }
@@ -154,7 +160,11 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
                 Stage::Gate(index) => match self.pass(index) {
                     Ok(None) => self.stage = Stage::Gate(index + 1),
                     Ok(Some(wait)) => return wait,
-                    Err(None) => return self.begin_attempt(),
+                    Err(None) => {
+                        if let Some(step) = self.begin_attempt() {
+                            return step;
+                        }
+                    }
                     Err(Some(rejection)) => {
                         let inside = index >= self.plan.inner;
                         if inside {
@@ -166,6 +176,11 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
                         }
                     }
                 },
+                Stage::Disturbed(until) => {
+                    if let Some(step) = self.after_disturbance(until) {
+                        return step;
+                    }
+                }
                 Stage::Backoff(until) => {
                     if self.plan.clock.now() < until {
                         return Step::Sleep(until);
@@ -203,6 +218,11 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
                     return Ok(Some(Step::Sleep(place.usable_from)));
                 }
                 self.queued = None;
+                Ok(None)
+            }
+            Some(Gate::Shedder(shedder)) => {
+                shedder.enter(self.options.priority).map_err(Some)?;
+                self.held.hold(index, Held::Room);
                 Ok(None)
             }
             Some(Gate::Bulkhead { bulkhead, max_wait }) => {
@@ -262,22 +282,67 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     }
 
     #[inline]
-    fn begin_attempt(&mut self) -> Step {
+    fn begin_attempt(&mut self) -> Option<Step> {
         let attempt_limit = self.plan.attempt_timeout;
         let wants_time = self.deadline.is_some() || attempt_limit.is_some();
         let now = if wants_time { self.now() } else { Instant::default() };
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.settle_attempt(&Outcome::Cancelled);
             if self.attempts == 0 {
-                return self.refuse_as_too_late();
+                return Some(self.refuse_as_too_late());
             }
-            return self.end(ErrorKind::TimedOut(self.call_limit()), Some(Stopped::DeadlineTooClose));
+            return Some(self.end(ErrorKind::TimedOut(self.call_limit()), Some(Stopped::DeadlineTooClose)));
         }
         self.attempts += 1;
         self.attempt_deadline = earlier(attempt_limit.map(|limit| now + limit), self.deadline);
+        if self.plan.chaos.as_ref().is_some_and(Chaos::is_enabled) {
+            return self.disturb();
+        }
+        Some(self.run())
+    }
+
+    #[inline]
+    fn run(&mut self) -> Step {
         self.stage = Stage::Running;
         self.inside_operation = true;
         Step::Run(self.attempt(0))
+    }
+
+    /// Lets chaos do what it will, in the place of the operation.
+    #[cold]
+    fn disturb(&mut self) -> Option<Step> {
+        let injection = self.plan.chaos.as_ref()?.decide();
+        self.stage = Stage::Running;
+        self.inside_operation = true;
+        if let Some(behaviour) = injection.behaviour {
+            behaviour.run();
+        }
+        self.inside_operation = false;
+        self.fault = injection.fault;
+        // Both may take time.
+        self.fresh = None;
+        let until = injection.latency.map_or(Instant::default(), |latency| self.plan.clock.now() + latency);
+        self.stage = Stage::Disturbed(until);
+        None
+    }
+
+    /// Goes on when the harm is done: with the operation, or with the fault in its place. `None`: there is more to do.
+    #[cold]
+    fn after_disturbance(&mut self, until: Instant) -> Option<Step> {
+        let now = self.plan.clock.now();
+        if now < until {
+            if self.attempt_deadline.is_some_and(|deadline| now >= deadline) {
+                self.fault = None;
+                return self.attempt_timed_out().map(Step::End);
+            }
+            return Some(Step::Sleep(earlier(Some(until), self.attempt_deadline).unwrap_or(until)));
+        }
+        let Some(fault) = self.fault.take() else { return Some(self.run()) };
+        self.settle_attempt(&fault.outcome());
+        match self.after_failure(&fault.class(), true) {
+            AfterFailure::Again => None,
+            AfterFailure::Over(stopped) => Some(self.end(ErrorKind::Rejected(fault), stopped)),
+        }
     }
 
     /// The attempt that runs, as its operation is told.
@@ -370,7 +435,7 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
                 if rejection.reason == Reason::DeadlineTooClose {
                     self.plan.observers.emit(&Event::Rejected { rejection });
                 }
-                Outcome::Rejected
+                rejection.outcome()
             }
             ErrorKind::Operation(never) => match *never {},
         };

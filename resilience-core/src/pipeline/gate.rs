@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bulkhead::{Bulkhead, Ticket};
 use crate::circuit_breaker::{CircuitBreaker, Token};
+use crate::load_shedder::LoadShedder;
 use crate::outcome::Outcome;
 use crate::rate_limiter::{Place, RateLimiter};
 
@@ -18,6 +19,7 @@ pub(crate) enum Gate {
     Limiter { limiter: RateLimiter, max_wait: Duration },
     Breaker(CircuitBreaker),
     Bulkhead { bulkhead: Bulkhead, max_wait: Duration },
+    Shedder(LoadShedder),
 }
 
 impl Gate {
@@ -25,7 +27,7 @@ impl Gate {
     pub(super) const fn max_wait(&self) -> Option<Duration> {
         match self {
             Self::Limiter { max_wait, .. } | Self::Bulkhead { max_wait, .. } => Some(*max_wait),
-            Self::Breaker(_) => None,
+            Self::Breaker(_) | Self::Shedder(_) => None,
         }
     }
 
@@ -37,6 +39,9 @@ impl Gate {
             }
             (Self::Bulkhead { bulkhead: one, .. }, Self::Bulkhead { bulkhead: two, .. }) if one.same(two) => {
                 Some(("bulkhead", one.name(), "each bulkhead once; twice, a call could wait for itself"))
+            }
+            (Self::Shedder(one), Self::Shedder(two)) if one.same(two) => {
+                Some(("load_shedder", one.name(), "each load shedder once; twice, it would count every call twice"))
             }
             _ => None,
         }
@@ -64,6 +69,7 @@ impl Gate {
         match (self, held) {
             (Self::Breaker(breaker), Held::Token(token)) => breaker.settle(token, outcome),
             (Self::Bulkhead { bulkhead, .. }, Held::Room) => bulkhead.leave(),
+            (Self::Shedder(shedder), Held::Room) => shedder.leave(),
             _ => {}
         }
     }
@@ -79,7 +85,7 @@ pub(super) enum Queued {
 #[derive(Clone, Copy)]
 pub(super) enum Held {
     Token(Token),
-    /// Room in a bulkhead.
+    /// Room in a bulkhead or under a load shedder.
     Room,
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::clock::Instant;
+use crate::load_shedder::Priority;
 
 /// Whether running an operation twice does harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -42,6 +43,8 @@ pub struct CallOptions<'a> {
     pub deadline: Option<Instant>,
     /// How many permits it takes from rate limiters; 0 counts as 1, more than a limiter's burst is refused.
     pub permits: u32,
+    /// How much it matters, for load shedders.
+    pub priority: Priority,
     /// Whether it may run more than once.
     pub idempotency: Idempotency,
 }
@@ -49,7 +52,14 @@ pub struct CallOptions<'a> {
 impl<'a> CallOptions<'a> {
     /// Nothing special.
     pub const fn new() -> Self {
-        Self { operation: None, key: None, deadline: None, permits: 1, idempotency: Idempotency::Idempotent }
+        Self {
+            operation: None,
+            key: None,
+            deadline: None,
+            permits: 1,
+            priority: Priority::Normal,
+            idempotency: Idempotency::Idempotent,
+        }
     }
 
     /// The call is known to observers as `operation`.
@@ -77,6 +87,13 @@ impl<'a> CallOptions<'a> {
     #[must_use]
     pub const fn permits(mut self, permits: u32) -> Self {
         self.permits = permits;
+        self
+    }
+
+    /// The call matters this much.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 

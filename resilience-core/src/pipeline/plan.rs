@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Gate;
+use crate::chaos::Chaos;
 use crate::clock::Clock;
 use crate::event::Observers;
 use crate::hedge::Hedge;
@@ -20,6 +21,7 @@ pub(crate) struct Plan {
     pub(crate) call_timeout: Option<Duration>,
     pub(crate) retry: Option<Retry>,
     pub(crate) attempt_timeout: Option<Duration>,
+    pub(crate) chaos: Option<Chaos>,
     pub(crate) hedge: Option<Hedge>,
     /// Whether it makes a difference when a call started.
     pub(crate) wants_time: bool,
@@ -39,6 +41,7 @@ impl Plan {
             call_timeout: None,
             retry: None,
             attempt_timeout: None,
+            chaos: None,
             hedge: None,
             wants_time: false,
             is_bare: false,
@@ -52,8 +55,8 @@ impl Plan {
         }
         let retry_needs_start = self.retry.as_ref().is_some_and(Retry::needs_start);
         self.wants_time = self.call_timeout.is_some() || retry_needs_start || !self.observers.is_empty();
-        self.is_bare =
-            !self.wants_time && self.gates.is_empty() && self.attempt_timeout.is_none() && self.hedge.is_none();
+        let innermost = self.attempt_timeout.is_some() || self.chaos.is_some() || self.hedge.is_some();
+        self.is_bare = !self.wants_time && self.gates.is_empty() && !innermost;
         self
     }
 }
