@@ -224,6 +224,7 @@ impl RateLimiter {
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
     #[doc(alias = "changeLimitForPeriod")]
+    #[expect(clippy::needless_pass_by_value, reason = "as `build`: a builder is used once")]
     pub fn reconfigure(&self, builder: RateLimiterBuilder) -> Result<(), ConfigError> {
         let (limit, _) = builder.checked()?;
         same_name(&self.0.name, &builder.name)?;

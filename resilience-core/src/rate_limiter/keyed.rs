@@ -194,6 +194,7 @@ impl<K, S> KeyedRateLimiter<K, S> {
     /// assert_eq!((limiter.quota(&7).remaining, limiter.quota(&8).remaining), (11, 14));
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "as `build`: a builder is used once")]
     pub fn reconfigure<H>(&self, builder: KeyedRateLimiterBuilder<K, H>) -> Result<(), ConfigError> {
         let Checked { rate, start_with, max_keys } = builder.checked()?;
         same_name(&self.0.name, &builder.name)?;

@@ -70,7 +70,7 @@ impl<K> Shard<K> {
 }
 
 pub(super) struct Shards<K, S> {
-    shards: Box<[CachePadded<Mutex<Shard<K>>>]>,
+    all: Box<[CachePadded<Mutex<Shard<K>>>]>,
     /// How far the hash is shifted to get the shard's number.
     shift: u32,
     hasher: S,
@@ -95,7 +95,7 @@ impl<K, S> Shards<K, S> {
         let terms = Terms { rate, start_with };
         let shard = || Shard { terms, changes: 0, floor: 0, unseen: 0, table: Table::new() };
         Self {
-            shards: (0..shards).map(|_| CachePadded::new(Mutex::new(shard()))).collect(),
+            all: (0..shards).map(|_| CachePadded::new(Mutex::new(shard()))).collect(),
             shift: u64::BITS - shards.trailing_zeros(),
             hasher,
             max_keys,
@@ -133,7 +133,7 @@ impl<K, S> Shards<K, S> {
         let old = terms.rate;
         let (rate, start_with) = new(old, terms.start_with)?;
         *terms = Terms { rate, start_with };
-        for shard in &self.shards {
+        for shard in &self.all {
             let shard = &mut *lock(shard);
             shard.terms = *terms;
             if rate != old {
@@ -170,9 +170,9 @@ impl<K, S> Shards<K, S> {
     /// search stopped.
     fn room_elsewhere(&self, now: Instant, mut idle_at: u64) -> Result<Room<'_>, KeyRefused> {
         let mut looked_at = 0;
-        for _ in 0..self.shards.len() {
-            let next = self.counts.hand.fetch_add(1, Ordering::Relaxed) % self.shards.len() as u64;
-            let shard = &self.shards[usize::try_from(next).unwrap_or_default()];
+        for _ in 0..self.all.len() {
+            let next = self.counts.hand.fetch_add(1, Ordering::Relaxed) % self.all.len() as u64;
+            let shard = &self.all[usize::try_from(next).unwrap_or_default()];
             let (looked, idle) = self.sweep(&mut lock(shard), usize::MAX, now);
             looked_at += looked.max(SHARD_COSTS);
             idle_at = idle_at.min(idle);
@@ -196,7 +196,7 @@ impl<K: Hash + Eq, S: BuildHasher> Shards<K, S> {
 
     fn shard(&self, hash: u64) -> &Mutex<Shard<K>> {
         // The high bits, as many as number the shards.
-        &self.shards[usize::try_from(hash >> self.shift).unwrap_or_default()]
+        &self.all[usize::try_from(hash >> self.shift).unwrap_or_default()]
     }
 
     /// Looks at the bucket of `key`; a new one, when it is not known.
