@@ -286,7 +286,12 @@ impl RateLimiter {
     /// Takes `permits`; they may be used from the place's time on: now or within `max_wait`.
     #[inline]
     pub(crate) fn place(&self, permits: u32, max_wait: Duration) -> Result<Place, Rejection> {
-        let now = self.0.clock.now();
+        self.place_at(self.0.clock.now(), permits, max_wait)
+    }
+
+    /// The same for who knows what time it is on the limiter's clock.
+    #[inline]
+    pub(crate) fn place_at(&self, now: Instant, permits: u32, max_wait: Duration) -> Result<Place, Rejection> {
         self.0.algorithm.reserve(permits, now, now + max_wait).map_err(|refused| self.refuse(permits, now, refused))
     }
 

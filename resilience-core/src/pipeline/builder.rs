@@ -14,7 +14,7 @@ use crate::config::{self, ConfigError};
 use crate::event::Observers;
 use crate::hedge::Hedge;
 use crate::load_shedder::LoadShedder;
-use crate::rate_limiter::RateLimiter;
+use crate::rate_limiter::{KeyedRateLimiter, RateLimiter};
 use crate::retry::Retry;
 
 /// Builds a [`Pipeline`]: policies are listed from the outside in.
@@ -69,6 +69,31 @@ impl PipelineBuilder {
     #[must_use]
     pub fn rate_limiter_waiting(self, limiter: RateLimiter, max_wait: Duration) -> Self {
         self.step(Policy::Gate(Gate::Limiter { limiter, max_wait }))
+    }
+
+    /// Takes permits of the call's [key](crate::CallOptions::key) before going on; refuses when they are not there. Calls
+    /// without a key share the limit of the empty one.
+    ///
+    /// ```
+    /// use resilience_core::{CallOptions, KeyedRateLimiter, Pipeline};
+    ///
+    /// let tenants = KeyedRateLimiter::builder("per_tenant").burst(1).build()?;
+    /// let pipeline = Pipeline::builder("api").keyed_rate_limiter(tenants).build()?;
+    /// let call = |tenant| pipeline.call_with(CallOptions::new().key(tenant), |_| Ok::<_, std::io::Error>(()));
+    /// assert!(call("blue").is_ok());
+    /// assert!(call("blue").is_err() && call("green").is_ok());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn keyed_rate_limiter(self, limiter: KeyedRateLimiter<String>) -> Self {
+        self.keyed_rate_limiter_waiting(limiter, Duration::ZERO)
+    }
+
+    /// As [`keyed_rate_limiter`](Self::keyed_rate_limiter), waiting for up to `max_wait` (at most 10 years) until the
+    /// permits are there, and never to the call's deadline. The limiter must go by the pipeline's clock.
+    #[must_use]
+    pub fn keyed_rate_limiter_waiting(self, limiter: KeyedRateLimiter<String>, max_wait: Duration) -> Self {
+        self.step(Policy::Gate(Gate::Keyed { limiter, max_wait }))
     }
 
     /// Stops calling what keeps failing. Each breaker at most once.
@@ -202,15 +227,16 @@ impl PipelineBuilder {
                     {
                         return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
                     }
-                    if let Gate::Limiter { limiter, max_wait } = &gate {
-                        // The limiter names the moment to wait for; on another clock that could be any time.
-                        if !max_wait.is_zero() && !limiter.clock().same(&plan.clock) {
-                            return refuse(
-                                "clock",
-                                format!("another than that of limiter `{}`", limiter.name()),
-                                "one clock for a pipeline and the limiters it waits for",
-                            );
-                        }
+                    // On another clock that could be any time.
+                    if let (Some((name, clock)), Some(max_wait)) = (gate.names_moments(), gate.max_wait())
+                        && !max_wait.is_zero()
+                        && !clock.same(&plan.clock)
+                    {
+                        return refuse(
+                            "clock",
+                            format!("another than that of limiter `{name}`"),
+                            "one clock for a pipeline and the limiters it waits for",
+                        );
                     }
                     if let Some((field, name, allowed)) = plan.gates.iter().find_map(|old| old.twice(&gate)) {
                         return refuse(field, format!("`{name}`, given twice"), allowed);

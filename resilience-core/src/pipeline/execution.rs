@@ -17,6 +17,7 @@ use crate::clock::Instant;
 use crate::deadline;
 use crate::event::Event;
 use crate::outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
+use crate::rate_limiter::Place;
 use crate::retry::{self, Retry, RetryDecision, RetryProgress};
 
 /// What to do next.
@@ -205,13 +206,11 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
                 self.held.hold(index, Held::Token(token));
                 Ok(None)
             }
-            Some(Gate::Limiter { limiter, max_wait }) => {
+            Some(Gate::Limiter { max_wait, .. } | Gate::Keyed { max_wait, .. }) => {
                 let place = match self.queued {
                     Some((_, Queued::Limiter(place))) => place,
-                    _ if max_wait.is_zero() => {
-                        return limiter.try_acquire(self.permits()).map(|()| None).map_err(Some);
-                    }
-                    _ => limiter.place(self.permits(), self.bounded_wait(*max_wait)).map_err(Some)?,
+                    _ if max_wait.is_zero() => return self.place(index, Duration::ZERO).map(|_| None).map_err(Some),
+                    _ => self.place(index, self.bounded_wait(*max_wait)).map_err(Some)?,
                 };
                 if self.plan.clock.now() < place.usable_from {
                     self.queued = Some((index, Queued::Limiter(place)));
@@ -249,6 +248,23 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
         }
     }
 
+    /// Takes the call's permits from the limiter at the gate, for now or within `max_wait`.
+    #[inline]
+    fn place(&mut self, index: usize, max_wait: Duration) -> Result<Place, Rejection> {
+        let permits = self.options.permits.max(1);
+        // Read before the gate is borrowed; a limiter on another clock reads its own.
+        let same_clock = self.plan.gates[index].names_moments().is_some_and(|(_, clock)| clock.same(&self.plan.clock));
+        let now = same_clock.then(|| self.now());
+        let key = self.options.key.as_deref().unwrap_or_default();
+        match (&self.plan.gates[index], now) {
+            (Gate::Limiter { limiter, .. }, Some(now)) => limiter.place_at(now, permits, max_wait),
+            (Gate::Limiter { limiter, .. }, None) => limiter.place(permits, max_wait),
+            (Gate::Keyed { limiter, .. }, Some(now)) => limiter.place_at(now, key, permits, max_wait),
+            (Gate::Keyed { limiter, .. }, None) => limiter.place(key, permits, max_wait),
+            _ => unreachable!("only limiters are asked for a place"),
+        }
+    }
+
     /// Whether the wait of a [`Step::Queue`] is over before its time; if not, `waker` is woken when it is.
     pub(crate) fn has_turn(&self, waker: &Waker) -> bool {
         self.queued.as_ref().is_some_and(|(index, place)| self.plan.gates[*index].watch(place, waker))
@@ -258,10 +274,6 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     #[inline]
     fn now(&mut self) -> Instant {
         *self.fresh.get_or_insert_with(|| self.plan.clock.now())
-    }
-
-    fn permits(&self) -> u32 {
-        self.options.permits.max(1)
     }
 
     /// A wait that leaves no time before the deadline is not begun.
@@ -453,7 +465,8 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     fn finish(&mut self, outcome: &Outcome, stopped: Option<Stopped>) {
         self.stage = Stage::Over;
         if let Some((index, place)) = self.queued.take() {
-            self.plan.gates[index].give_up(place);
+            let key = self.options.key.as_deref().unwrap_or_default();
+            self.plan.gates[index].give_up(key, place);
         }
         self.held.settle(&self.plan.gates, 0, outcome);
         if !self.plan.observers.is_empty() {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::bulkhead::{Bulkhead, Ticket};
 use crate::circuit_breaker::{CircuitBreaker, Token};
+use crate::clock::Clock;
 use crate::load_shedder::LoadShedder;
 use crate::outcome::Outcome;
-use crate::rate_limiter::{Place, RateLimiter};
+use crate::rate_limiter::{KeyedRateLimiter, Place, RateLimiter};
 
 /// The most gates of one pipeline.
 pub(crate) const MAX_GATES: usize = 8;
@@ -17,6 +18,7 @@ pub(crate) const MAX_GATES: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) enum Gate {
     Limiter { limiter: RateLimiter, max_wait: Duration },
+    Keyed { limiter: KeyedRateLimiter<String>, max_wait: Duration },
     Breaker(CircuitBreaker),
     Bulkhead { bulkhead: Bulkhead, max_wait: Duration },
     Shedder(LoadShedder),
@@ -26,8 +28,19 @@ impl Gate {
     /// How long it may be waited for; `None` where nobody waits.
     pub(super) const fn max_wait(&self) -> Option<Duration> {
         match self {
-            Self::Limiter { max_wait, .. } | Self::Bulkhead { max_wait, .. } => Some(*max_wait),
+            Self::Limiter { max_wait, .. } | Self::Keyed { max_wait, .. } | Self::Bulkhead { max_wait, .. } => {
+                Some(*max_wait)
+            }
             Self::Breaker(_) | Self::Shedder(_) => None,
+        }
+    }
+
+    /// The name and the clock of a limiter, which names the moment to wait for.
+    pub(super) fn names_moments(&self) -> Option<(&str, &Clock)> {
+        match self {
+            Self::Limiter { limiter, .. } => Some((limiter.name(), limiter.clock())),
+            Self::Keyed { limiter, .. } => Some((limiter.name(), limiter.clock())),
+            Self::Breaker(_) | Self::Bulkhead { .. } | Self::Shedder(_) => None,
         }
     }
 
@@ -47,10 +60,11 @@ impl Gate {
         }
     }
 
-    /// Gives a place in its queue up.
-    pub(super) fn give_up(&self, place: Queued) {
+    /// Gives a place in its queue up, which was taken for `key`.
+    pub(super) fn give_up(&self, key: &str, place: Queued) {
         match (self, place) {
             (Self::Limiter { limiter, .. }, Queued::Limiter(place)) => limiter.give_up(place),
+            (Self::Keyed { limiter, .. }, Queued::Limiter(place)) => limiter.give_up(key, place),
             (Self::Bulkhead { bulkhead, .. }, Queued::Bulkhead(ticket)) => bulkhead.give_up(&ticket),
             _ => {}
         }

@@ -302,7 +302,22 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let now = self.0.clock.now();
+        self.place_at(self.0.clock.now(), key, permits, max_wait)
+    }
+
+    /// The same for who knows what time it is on the limiter's clock.
+    #[inline]
+    pub(crate) fn place_at<Q>(
+        &self,
+        now: Instant,
+        key: &Q,
+        permits: u32,
+        max_wait: Duration,
+    ) -> Result<Place, Rejection>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
         let taken = self.0.shards.take(key, permits, now, now + max_wait);
         taken.map_err(|refused| self.0.refuse(permits, now, refused))
     }
