@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod event;
+pub mod fallback;
 pub mod outcome;
 pub mod pipeline;
 pub mod rate_limiter;
@@ -23,6 +24,8 @@ pub mod retry;
 #[cfg(feature = "tower")]
 pub mod tower;
 
+#[cfg(feature = "tower")]
+mod ready_call;
 mod sync;
 mod timers;
 mod wait;
@@ -35,6 +38,7 @@ pub use clock::{Clock, Instant, ManualClock};
 pub use config::ConfigError;
 pub use context::{ErrorContext, ErrorId};
 pub use event::{Event, Observer, Observers};
+pub use fallback::{Fallback, FallbackError};
 pub use outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
 pub use pipeline::{Attempt, CallOptions, Pipeline};
 pub use rate_limiter::{KeyedRateLimiter, RateLimiter};
