@@ -234,6 +234,18 @@ impl<A, S> Fallback<A, S> {
     ///
     /// # Errors
     /// A [`ConfigError`] when the name cannot stand in metrics and logs.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use resilience_core::event::TracingObserver;
+    /// use resilience_core::{Fallback, Observers};
+    ///
+    /// let observers = Observers::new().with(Arc::new(TracingObserver));
+    /// let no_hits = Fallback::value(Vec::<String>::new()).named("no_hits")?.observers(observers);
+    /// assert_eq!(no_hits.name(), "no_hits");
+    /// assert!(Fallback::value(0).named("no hits").is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Result<Self, ConfigError> {
         self.name = name.into();
         config::name(&self.name)?;
