@@ -87,7 +87,7 @@ fn count(counter: &AtomicU64) {
 ///
 /// A leader that is dropped, or panics, takes nobody down: one of its followers runs its own operation and leads. (When
 /// the operation always panics, each follower comes to it in turn, as it would have alone.) A follower that is dropped
-/// leaves the flight alone; give followers a limit of their own with a timeout.
+/// leaves the flight alone; give followers a limit of their own with a [`Timeout`](crate::Timeout).
 ///
 /// An async leader runs only when it is polled. One that is kept but never polled keeps its followers waiting, so
 /// spawn what may be left lying. A call for a key from inside that key's own operation would wait for itself: it is

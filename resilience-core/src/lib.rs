@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod rate_limiter;
 pub mod registry;
 pub mod retry;
+pub mod timeout;
 #[cfg(feature = "tower")]
 pub mod tower;
 
@@ -46,3 +47,4 @@ pub use pipeline::{Attempt, CallOptions, Pipeline};
 pub use rate_limiter::{KeyedRateLimiter, RateLimiter};
 pub use registry::Registry;
 pub use retry::{Backoff, Jitter, Retry, RetryBudget, Retryable};
+pub use timeout::{Background, Timeout};

@@ -98,6 +98,10 @@ pub enum Reason {
     },
     /// The call was made from inside the very operation whose result it would wait for.
     WaitsForItself,
+    /// The system had no thread to give.
+    NoThread,
+    /// The executor dropped the task before it came to its end.
+    TaskDropped,
 }
 
 impl Reason {
@@ -117,6 +121,8 @@ impl Reason {
             Self::TooManyFlights { .. } => "too_many_flights",
             Self::TooManyFollowers { .. } => "too_many_followers",
             Self::WaitsForItself => "waits_for_itself",
+            Self::NoThread => "no_thread",
+            Self::TaskDropped => "task_dropped",
         }
     }
 }
@@ -165,6 +171,8 @@ impl fmt::Display for Rejection {
                 write!(f, "coalescing `{policy}` lets at most {max_followers} calls wait for one result")
             }
             Reason::WaitsForItself => write!(f, "a call through `{policy}` would wait for the call that makes it"),
+            Reason::NoThread => write!(f, "there is no thread for `{policy}`"),
+            Reason::TaskDropped => write!(f, "the executor dropped a task of `{policy}` before its end"),
         }?;
         match self.retry_after {
             Some(delay) => write!(f, "; retry in {delay:.1?}"),
