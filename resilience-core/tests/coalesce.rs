@@ -129,6 +129,33 @@ fn a_dropped_leader_is_followed_by_one_that_runs_its_own_operation() {
 }
 
 #[test]
+fn an_operation_is_gone_before_the_flight_is_anybody_elses() {
+    /// Ready at the second poll, and asserts when it is dropped that nobody else can lead yet.
+    struct Operation<'a>(&'a Flights, u32);
+    impl Future for Operation<'_> {
+        type Output = Result<u32, &'static str>;
+        fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            self.1 += 1;
+            if self.1 == 2 { Poll::Ready(Ok(1)) } else { Poll::Pending }
+        }
+    }
+    impl Drop for Operation<'_> {
+        fn drop(&mut self) {
+            assert_eq!(self.0.statistics().in_flight, 1);
+        }
+    }
+    let flights = flights();
+    for polls in [1, 2] {
+        let mut call = Box::pin(flights.call_async(1, || Operation(&flights, 0)));
+        for _ in 0..polls {
+            assert_eq!(poll_once(&mut call).is_ready(), flights.statistics().in_flight == 0);
+        }
+        drop(call);
+        assert_eq!(flights.statistics().in_flight, 0);
+    }
+}
+
+#[test]
 fn whoever_looks_first_takes_a_vacant_flight_over() {
     let (flights, gate, runs) = (flights(), Gate::default(), Cell::new(0));
     gate.open();

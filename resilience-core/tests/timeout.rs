@@ -311,22 +311,43 @@ fn a_result_that_nobody_takes_is_told_as_lost() {
     assert_eq!(background.statistics().left_behind, 0);
 }
 
+/// Ready at the second poll, and asserts when it is dropped that its room is not free yet.
+struct Roomy(Background, u32);
+
+impl Future for Roomy {
+    type Output = Result<u32, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        self.1 += 1;
+        if self.1 == 2 { Poll::Ready(Ok(2)) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Roomy {
+    fn drop(&mut self) {
+        assert_eq!(self.0.statistics().running, 1);
+    }
+}
+
 #[test]
-fn a_task_that_its_executor_drops_ends_the_call_after_it_is_gone() {
+fn a_task_is_gone_before_its_end_is_heard_of() {
     let background = Background::builder("b").build().unwrap();
-    let held = Rc::new(());
-    let inside = Rc::clone(&held);
     let tasks = Tasks::default();
-    let operation = async move {
-        let never = pending::<Result<(), ()>>().await;
-        drop(inside);
-        never
-    };
-    let mut detached = Box::pin(background.detach(|task| tasks.spawn(task), operation));
+    let mut ends = Box::pin(background.detach(|task| tasks.spawn(task), Roomy(background.clone(), 0)));
+    tasks.run();
+    tasks.run();
+    assert_eq!(poll_once(&mut ends), Poll::Ready(Ok(2)));
+    assert_eq!(background.statistics().running, 0);
+}
+
+#[test]
+fn a_task_that_its_executor_drops_ends_the_call() {
+    let background = Background::builder("b").build().unwrap();
+    let tasks = Tasks::default();
+    let mut detached = Box::pin(background.detach(|task| tasks.spawn(task), Roomy(background.clone(), 0)));
     tasks.run();
     assert!(poll_once(&mut detached).is_pending());
     drop(tasks);
-    assert_eq!(Rc::strong_count(&held), 1);
     let Poll::Ready(Err(error)) = poll_once(&mut detached) else { panic!("there will be no result") };
     assert_eq!(error.as_rejection().unwrap().reason, Reason::TaskDropped);
     assert_eq!(background.statistics().running, 0);
