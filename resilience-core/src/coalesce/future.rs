@@ -56,7 +56,7 @@ impl<K: Eq + Hash, T: Clone, E: Clone> Joining<K, T, E> {
         if let Step::New(_) = self.step {
             let Step::New(key) = std::mem::replace(&mut self.step, Step::Over) else { unreachable!("just seen") };
             match self.shared.machine.join(key, is_led_here) {
-                Ok(Joined::Lead { flight, taken_over }) => return Poll::Ready(Ok(self.lead(flight, taken_over))),
+                Ok(Joined::Lead(flight)) => return Poll::Ready(Ok(self.lead(flight, false))),
                 Ok(Joined::Follow { flight, number }) => self.step = Step::Following { flight, number },
                 Err(reason) => return Poll::Ready(Err(self.shared.reject(reason))),
             }

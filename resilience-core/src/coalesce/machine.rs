@@ -37,8 +37,8 @@ type Table<K, R> = HashMap<Arc<K>, Arc<Flight<K, R>>>;
 /// What comes of joining.
 pub(super) enum Joined<K, R> {
     /// To be landed or given up.
-    Lead { flight: Arc<Flight<K, R>>, taken_over: bool },
-    /// To be looked at until it is over, or left.
+    Lead(Arc<Flight<K, R>>),
+    /// To be looked at until it is over, or left. Where the flight is vacant, the first look leads.
     Follow { flight: Arc<Flight<K, R>>, number: u64 },
 }
 
@@ -123,19 +123,13 @@ impl<K: Eq + Hash, R> Machine<K, R> {
             let state = State { phase: Phase::Led, followers: BTreeMap::new(), next: 0 };
             let flight = Arc::new(Flight { key: Arc::clone(&key), state: Mutex::new(state) });
             flights.insert(key, Arc::clone(&flight));
-            return Ok(Joined::Lead { flight, taken_over: false });
+            return Ok(Joined::Lead(flight));
         };
         if is_mine(flight) {
             return Err(Reason::WaitsForItself);
         }
         let flight = Arc::clone(flight);
         let mut state = lock(&flight.state);
-        if matches!(state.phase, Phase::Vacant) {
-            // Whoever was woken to take over will follow.
-            state.phase = Phase::Led;
-            drop(state);
-            return Ok(Joined::Lead { flight, taken_over: true });
-        }
         if state.followers.len() >= self.max_followers as usize {
             return Err(Reason::TooManyFollowers { max_followers: self.max_followers });
         }
