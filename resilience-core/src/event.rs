@@ -60,6 +60,16 @@ pub enum Event<'a> {
         /// Who refused it and why.
         rejection: &'a Rejection,
     },
+    /// A call failed, and a fallback was asked to answer in its place.
+    #[non_exhaustive]
+    FallbackUsed {
+        /// The fallback's name.
+        fallback: &'a str,
+        /// What the call's failure meant.
+        class: Class,
+        /// Whether there was an answer; `false` when the fallback failed as well.
+        answered: bool,
+    },
     /// A circuit breaker changed its state.
     #[non_exhaustive]
     BreakerStateChanged {
@@ -215,6 +225,9 @@ impl Observer for TracingObserver {
                 tracing::debug!(pipeline, attempt, hedge, "hedge started");
             }
             Event::Rejected { rejection } => tracing::debug!(reason = rejection.reason.as_str(), "{rejection}"),
+            Event::FallbackUsed { fallback, class, answered } => {
+                tracing::debug!(fallback, category = class.category.as_str(), answered, "fallback used");
+            }
             Event::BreakerStateChanged { breaker, from, to, generation } => {
                 tracing::warn!(breaker, from = from.as_str(), to = to.as_str(), generation, "circuit breaker changed");
             }

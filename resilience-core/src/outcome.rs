@@ -97,6 +97,22 @@ pub enum Reason {
     },
     /// The call's deadline has passed or is too close.
     DeadlineTooClose,
+    /// The key is new, and calls for as many keys as a [`Coalesce`](crate::Coalesce) may hold are under way.
+    TooManyFlights {
+        /// How many it may hold.
+        max_keys: u32,
+    },
+    /// As many calls as may follow one flight of a [`Coalesce`](crate::Coalesce) do.
+    TooManyFollowers {
+        /// How many may follow.
+        max_followers: u32,
+    },
+    /// The call was made from inside the very operation whose result it would wait for.
+    WaitsForItself,
+    /// The system had no thread to give.
+    NoThread,
+    /// The executor dropped the task before it came to its end.
+    TaskDropped,
 }
 
 impl Reason {
@@ -115,6 +131,11 @@ impl Reason {
             Self::Shed { .. } => "shed",
             Self::Injected { .. } => "injected",
             Self::DeadlineTooClose => "deadline_too_close",
+            Self::TooManyFlights { .. } => "too_many_flights",
+            Self::TooManyFollowers { .. } => "too_many_followers",
+            Self::WaitsForItself => "waits_for_itself",
+            Self::NoThread => "no_thread",
+            Self::TaskDropped => "task_dropped",
         }
     }
 }
@@ -177,6 +198,15 @@ impl fmt::Display for Rejection {
             Reason::Shed { priority } => write!(f, "load shedder `{policy}` has no room for {priority} calls"),
             Reason::Injected { class } => write!(f, "chaos `{policy}` injected a {} fault", class.category),
             Reason::DeadlineTooClose => write!(f, "the deadline of `{policy}` is too close to start"),
+            Reason::TooManyFlights { max_keys } => {
+                write!(f, "coalescing `{policy}` has no room for a new key: calls for {max_keys} are under way")
+            }
+            Reason::TooManyFollowers { max_followers } => {
+                write!(f, "coalescing `{policy}` lets at most {max_followers} calls wait for one result")
+            }
+            Reason::WaitsForItself => write!(f, "a call through `{policy}` would wait for the call that makes it"),
+            Reason::NoThread => write!(f, "there is no thread for `{policy}`"),
+            Reason::TaskDropped => write!(f, "the executor dropped a task of `{policy}` before its end"),
         }?;
         match self.retry_after {
             Some(delay) => write!(f, "; retry in {delay:.1?}"),
@@ -337,6 +367,35 @@ impl<E> Error<E> {
     /// Whether the time allowed ran out.
     pub const fn is_timed_out(&self) -> bool {
         matches!(self.kind, ErrorKind::TimedOut(_))
+    }
+}
+
+impl<E> Error<Error<E>> {
+    /// One error of two: what a policy around another policy gives. The outer one's own refusals and timeouts, and
+    /// everything else as the inner one said it.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Coalesce, Error, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder("search").build()?;
+    /// let flights = Coalesce::<u32, u32, _>::builder("search").build()?;
+    /// let hits = flights.call(7, || pipeline.call(|| Err(io::ErrorKind::NotFound)));
+    /// let error: Error<io::ErrorKind> = hits.map_err(Error::flatten).unwrap_err();
+    /// assert_eq!(error.as_operation(), Some(&io::ErrorKind::NotFound));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn flatten(self) -> Error<E> {
+        match self.kind {
+            ErrorKind::Operation(inner) => inner,
+            ErrorKind::Rejected(rejection) => {
+                Error { kind: ErrorKind::Rejected(rejection), attempts: self.attempts, stopped: self.stopped }
+            }
+            ErrorKind::TimedOut(timeout) => {
+                Error { kind: ErrorKind::TimedOut(timeout), attempts: self.attempts, stopped: self.stopped }
+            }
+        }
     }
 }
 

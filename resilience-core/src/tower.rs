@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -15,6 +15,7 @@ use tower_service::Service;
 use crate::class::Class;
 use crate::outcome::Error;
 use crate::pipeline::{Attempt, ByClass, ByError, ByResult, CallFuture, CallOptions, Judge, Operation, Pipeline, Plan};
+use crate::ready_call::ReadyCall;
 
 /// Puts a [`Pipeline`] around services.
 ///
@@ -218,47 +219,6 @@ where
     type Attempt = ReadyCall<S, Request>;
 
     fn start(&mut self, _: Attempt) -> Self::Attempt {
-        let request = Some(self.request.clone());
-        ReadyCall { state: CallState::NotReady { service: self.service.clone(), request } }
-    }
-}
-
-pin_project! {
-    /// Waits until the service is ready, then calls it.
-    struct ReadyCall<S, Request>
-    where
-        S: Service<Request>,
-    {
-        #[pin]
-        state: CallState<S, Request, S::Future>,
-    }
-}
-
-pin_project! {
-    #[project = CallStateProjection]
-    enum CallState<S, Request, F> {
-        NotReady { service: S, request: Option<Request> },
-        Called { #[pin] future: F },
-    }
-}
-
-impl<S: Service<Request>, Request> Future for ReadyCall<S, Request> {
-    type Output = Result<S::Response, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                CallStateProjection::Called { future } => return future.poll(cx),
-                CallStateProjection::NotReady { service, request } => {
-                    ready!(service.poll_ready(cx))?;
-                    let Some(request) = request.take() else {
-                        unreachable!("the request is taken once, when the state changes to called")
-                    };
-                    let future = service.call(request);
-                    this.state.set(CallState::Called { future });
-                }
-            }
-        }
+        ReadyCall::new(self.service.clone(), self.request.clone())
     }
 }
