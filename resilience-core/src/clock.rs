@@ -9,7 +9,7 @@ mod system;
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 #[path = "clock/web.rs"]
 mod system;
-#[cfg(feature = "tokio")]
+#[cfg(all(feature = "tokio", not(all(target_family = "wasm", target_os = "unknown"))))]
 mod tokio;
 
 pub use manual::ManualClock;
@@ -90,13 +90,52 @@ pub trait TimeSource: Send + Sync {
 
 #[derive(Clone)]
 enum Source {
+    System(Reading),
+    Manual(ManualClock),
+    Custom(Arc<dyn TimeSource>),
+}
+
+/// How the time of a real clock is read; waiting and wall time are the system's for all of them, except where tokio
+/// waits.
+#[derive(Clone, Copy, PartialEq)]
+enum Reading {
     System,
     #[cfg(feature = "quanta")]
     Fast,
     #[cfg(feature = "tokio")]
     Tokio,
-    Manual(ManualClock),
-    Custom(Arc<dyn TimeSource>),
+}
+
+impl Reading {
+    fn now(self) -> Instant {
+        match self {
+            Self::System => system::now(),
+            #[cfg(feature = "quanta")]
+            Self::Fast => fast::now(),
+            #[cfg(feature = "tokio")]
+            Self::Tokio => tokio::now(),
+        }
+    }
+
+    /// A sleep of its own, where it has one here.
+    fn sleep_until(self, #[cfg_attr(not(feature = "tokio"), allow(unused))] deadline: Instant) -> Option<Boxed> {
+        match self {
+            #[cfg(feature = "tokio")]
+            Self::Tokio => tokio::sleep_until(deadline),
+            #[cfg(feature = "quanta")]
+            Self::Fast => None,
+            Self::System => None,
+        }
+    }
+
+    /// When it is `deadline`, by the system's clock.
+    fn on_system(self, deadline: Instant) -> Instant {
+        match self {
+            Self::System => deadline,
+            #[cfg(any(feature = "quanta", feature = "tokio"))]
+            _ => system::now() + deadline.saturating_duration_since(self.now()),
+        }
+    }
 }
 
 /// What time it is and how to wait: the system's, tokio's, a [`ManualClock`]'s, or your own [`TimeSource`]'s.
@@ -129,11 +168,11 @@ impl Default for Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Source::System => "Clock(system)",
+            Source::System(Reading::System) => "Clock(system)",
             #[cfg(feature = "quanta")]
-            Source::Fast => "Clock(fast)",
+            Source::System(Reading::Fast) => "Clock(fast)",
             #[cfg(feature = "tokio")]
-            Source::Tokio => "Clock(tokio)",
+            Source::System(Reading::Tokio) => "Clock(tokio)",
             Source::Manual(_) => "Clock(manual)",
             Source::Custom(_) => "Clock(custom)",
         })
@@ -143,7 +182,7 @@ impl fmt::Debug for Clock {
 impl Clock {
     /// The system's monotonic clock, counted from its first use in this process.
     pub const fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(Reading::System))
     }
 
     /// The system's time, read from the processor's own counter: costs about 10 ns instead of 25 (x86-64 Linux). For
@@ -158,12 +197,13 @@ impl Clock {
     #[cfg_attr(docsrs, doc(cfg(feature = "quanta")))]
     #[doc(alias = "tsc")]
     pub const fn fast() -> Self {
-        Self(Source::Fast)
+        Self(Source::System(Reading::Fast))
     }
 
     /// The time of the tokio runtime it is asked in, which `tokio::time::pause` and `advance` move: for async tests
     /// that run on tokio's own test clock. Async sleeps are tokio's; outside a runtime, time and sleeps are the
-    /// system's. [`sleep_blocking`](Self::sleep_blocking) blocks the thread for real, paused or not.
+    /// system's; so they are in a browser. [`sleep_blocking`](Self::sleep_blocking) blocks the thread for real, paused
+    /// or not.
     ///
     /// # Panics
     /// Sleeping does, within a runtime whose time is not enabled (`enable_time`).
@@ -183,7 +223,7 @@ impl Clock {
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub const fn tokio() -> Self {
-        Self(Source::Tokio)
+        Self(Source::System(Reading::Tokio))
     }
 
     /// A clock that stands still until it is told to move, and the handle that moves it.
@@ -200,11 +240,7 @@ impl Clock {
     /// Whether both tell the same time, so that instants of one mean something to the other.
     pub(crate) fn same(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Source::System, Source::System) => true,
-            #[cfg(feature = "quanta")]
-            (Source::Fast, Source::Fast) => true,
-            #[cfg(feature = "tokio")]
-            (Source::Tokio, Source::Tokio) => true,
+            (Source::System(one), Source::System(two)) => one == two,
             (Source::Manual(one), Source::Manual(two)) => one.same(two),
             (Source::Custom(one), Source::Custom(two)) => Arc::ptr_eq(one, two),
             _ => false,
@@ -214,11 +250,7 @@ impl Clock {
     /// The monotonic time.
     pub fn now(&self) -> Instant {
         match &self.0 {
-            Source::System => system::now(),
-            #[cfg(feature = "quanta")]
-            Source::Fast => fast::now(),
-            #[cfg(feature = "tokio")]
-            Source::Tokio => tokio::now(),
+            Source::System(reading) => reading.now(),
             Source::Manual(manual) => manual.now(),
             Source::Custom(source) => source.now(),
         }
@@ -227,9 +259,9 @@ impl Clock {
     /// The wall time, for labels only: it may step at any moment, so no decision may depend on it.
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
+            Source::System(_) => system::wall(),
             Source::Manual(manual) => manual.wall(),
             Source::Custom(source) => source.wall(),
-            _ => system::wall(),
         }
     }
 
@@ -239,9 +271,9 @@ impl Clock {
     /// In a browser and in Node.js, where a thread can't be blocked, except on a custom clock that knows a way.
     pub fn sleep_blocking(&self, duration: Duration) {
         match &self.0 {
+            Source::System(_) => system::sleep_blocking(duration),
             Source::Manual(manual) => manual.sleep_blocking(duration),
             Source::Custom(source) => source.sleep_blocking(duration),
-            _ => system::sleep_blocking(duration),
         }
     }
 
@@ -270,29 +302,40 @@ impl Clock {
     /// Completes at `deadline` or as soon as possible after it.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         let boxed = match &self.0 {
+            Source::System(reading) => reading.sleep_until(deadline),
+            Source::Manual(_) => None,
             Source::Custom(source) => Some(source.sleep_until(deadline)),
-            #[cfg(feature = "tokio")]
-            Source::Tokio => tokio::sleep_until(deadline),
-            _ => None,
         };
         let inner = boxed.map_or_else(|| Waiting::Timers { clock: self.clone(), key: None }, Waiting::Boxed);
         Sleep { deadline, inner }
     }
 
-    /// Where sleeps of this clock are registered, and for when: the system's timers keep the time of clocks that have
-    /// no timers of their own.
+    /// Where sleeps of this clock are registered, and for when.
     fn timers(&self, deadline: Instant) -> (&Timers, Instant) {
         match &self.0 {
+            Source::System(reading) => (system::timers(), reading.on_system(deadline)),
             Source::Manual(manual) => (manual.timers(), deadline),
-            Source::System => (system::timers(), deadline),
-            _ => (system::timers(), system::now() + deadline.saturating_duration_since(self.now())),
+            Source::Custom(_) => unreachable!("a custom clock's sleeps are its own"),
         }
     }
 }
 
+/// Where the system is JavaScript, tokio has no time of its own.
+#[cfg(all(feature = "tokio", target_family = "wasm", target_os = "unknown"))]
+mod tokio {
+    pub(super) use super::system::now;
+
+    pub(super) const fn sleep_until(_: super::Instant) -> Option<super::Boxed> {
+        None
+    }
+}
+
+/// A sleep that is somebody else's.
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 enum Waiting {
     Timers { clock: Clock, key: Option<TimerKey> },
-    Boxed(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Boxed(Boxed),
 }
 
 /// A future that completes when its deadline has come. Made by [`Clock::sleep`] and [`Clock::sleep_until`].

@@ -2,7 +2,7 @@
 //! Reads status and headers only, never bodies; nothing a server sends makes it panic or wait without bound.
 //!
 //! ```
-//! use http::{Response, StatusCode};
+//! use ::http::{Response, StatusCode};
 //! use resilience_core::class::http;
 //! use resilience_core::{ManualClock, Pipeline, Retry};
 //!
@@ -103,12 +103,11 @@ pub const fn status(status: StatusCode) -> Option<Class> {
 /// ```
 pub fn retry_after(headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?;
-    let delay = match seconds(value) {
-        Some(seconds) => Duration::from_secs(seconds),
-        None => {
-            let from = text(headers, &DATE).and_then(date).unwrap_or(wall);
-            date(value)?.duration_since(from).unwrap_or(Duration::ZERO)
-        }
+    let delay = if let Some(seconds) = seconds(value) {
+        Duration::from_secs(seconds)
+    } else {
+        let from = text(headers, &DATE).and_then(date).unwrap_or(wall);
+        date(value)?.duration_since(from).unwrap_or(Duration::ZERO)
     };
     Some(delay.min(MAX_RETRY_AFTER))
 }

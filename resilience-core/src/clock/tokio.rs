@@ -1,13 +1,11 @@
 //! Tokio's time and sleeps, on a time line that begins where the system's does.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time;
 
-use super::{Instant, system};
+use super::{Boxed, Instant, system};
 
 /// The time line starts a day in: a runtime's paused time may lag behind the origin, and "a while ago" must be
 /// expressible on it.
@@ -28,7 +26,7 @@ pub(super) fn now() -> Instant {
 }
 
 /// Tokio's own sleep, within a runtime.
-pub(super) fn sleep_until(deadline: Instant) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+pub(super) fn sleep_until(deadline: Instant) -> Option<Boxed> {
     Handle::try_current().ok()?;
     let wait = deadline.saturating_duration_since(now()).min(FAR);
     Some(Box::pin(time::sleep(wait)))
