@@ -83,17 +83,17 @@ mod tokio_clock {
 
     #[test]
     fn outside_a_runtime_sleeps_are_the_systems() {
-        let clock = Clock::tokio();
-        let end = clock.now() + Duration::from_millis(2);
-        let sleep = clock.sleep_until(end);
-        // An executor that has nothing to do with tokio's timers.
-        let (tell, told) = std::sync::mpsc::channel();
         struct Tell(std::sync::mpsc::Sender<()>);
         impl std::task::Wake for Tell {
             fn wake(self: std::sync::Arc<Self>) {
                 let _ = self.0.send(());
             }
         }
+        let clock = Clock::tokio();
+        let end = clock.now() + Duration::from_millis(2);
+        let sleep = clock.sleep_until(end);
+        // An executor that has nothing to do with tokio's timers.
+        let (tell, told) = std::sync::mpsc::channel();
         let waker = std::task::Waker::from(std::sync::Arc::new(Tell(tell)));
         let mut cx = std::task::Context::from_waker(&waker);
         let mut sleep = std::pin::pin!(sleep);
