@@ -16,7 +16,7 @@
 //!
 //! The blocking client's answers are judged by a closure:
 //! `|result| match result { Ok(ok) => http::answer(ok.status(), ok.headers(), &clock), Err(error) => Some(error.class()) }`
-//! with [`http::answer`](super::http::answer).
+//! with [`http::answer`].
 
 use std::error::Error as _;
 
@@ -26,7 +26,7 @@ use super::{Category, Class, Classify, http, of_chain};
 use crate::clock::Clock;
 
 /// A judge of answers, for [`Pipeline::judged_by`](crate::Pipeline::judged_by): as
-/// [`http::answer`](super::http::answer) for a response, an error says itself what it means. Goes by the system's clock.
+/// [`http::answer`] for a response, an error says itself what it means. Goes by the system's clock.
 // A judge is given whole results.
 #[allow(clippy::missing_errors_doc)]
 pub fn response(result: &Result<Response, Error>) -> Option<Class> {
