@@ -31,26 +31,6 @@ mod tokio_clock {
     }
 
     #[test]
-    fn a_runtime_whose_time_lags_behind_or_is_ahead_keeps_order() {
-        let early = paused();
-        // The clock's own time line begins, at the latest, here.
-        let system = Clock::tokio().now();
-        let late = early.block_on(async {
-            let first = Clock::tokio().now();
-            tokio::time::advance(Duration::from_nanos(1)).await;
-            assert!(Clock::tokio().now() > first);
-            tokio::time::advance(HOUR).await;
-            Clock::tokio().now()
-        });
-        assert!(late > system);
-        paused().block_on(async {
-            let first = Clock::tokio().now();
-            tokio::time::advance(Duration::from_nanos(1)).await;
-            assert_eq!(Clock::tokio().now().saturating_duration_since(first), Duration::from_nanos(1));
-        });
-    }
-
-    #[test]
     fn hours_of_backoff_pass_at_once_in_a_paused_runtime() {
         paused().block_on(async {
             let clock = Clock::tokio();
