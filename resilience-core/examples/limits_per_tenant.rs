@@ -12,8 +12,10 @@ fn main() -> Result<(), resilience_core::ConfigError> {
         .max_keys(100_000)
         .build()?;
 
+    let mut allowed = Vec::new();
     for tenant in ["blue", "blue", "green", "blue", "blue"] {
         let answer = limits.try_acquire(tenant, 1);
+        allowed.push(answer.is_ok());
         let quota = limits.quota(tenant);
         let status = if answer.is_ok() { "200 OK" } else { "429 Too Many Requests" };
         println!("{tenant:>5}: {status}");
@@ -23,5 +25,6 @@ fn main() -> Result<(), resilience_core::ConfigError> {
             println!("       Retry-After: {}", delay_seconds(delay));
         }
     }
+    assert_eq!(allowed, [true, true, true, true, false]); // blue's fourth is one too many
     Ok(())
 }

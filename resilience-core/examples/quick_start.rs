@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manifest = pipeline.call(|| std::fs::read_to_string("Cargo.toml"))?; // blocking
     let later = pipeline.call_async(|| async { std::fs::read_to_string("Cargo.toml") }); // any executor
     // README: end
+    assert!(manifest.starts_with('['));
     println!("{} bytes now; {} for later", manifest.len(), std::any::type_name_of_val(&later));
     Ok(())
 }

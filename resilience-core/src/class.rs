@@ -1,9 +1,23 @@
 //! What an error means to the policies: category × severity × fault × retryable × retry-after.
 //! Classification looks at errors only; it holds no state and decides nothing itself.
 
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
+#[cfg(feature = "tonic")]
+pub mod tonic;
+
+mod standard;
+
+pub use standard::of_chain;
+
 use std::fmt;
-use std::io;
 use std::time::Duration;
+
+/// The longest pause that is taken from an answer, a year: what asks for more is read as this. How long a retry really
+/// waits is bounded by [`Retry`](crate::Retry), far below.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(365 * 86_400);
 
 /// What kind of thing went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -205,38 +219,6 @@ impl<T: Classify + ?Sized> Classify for Box<T> {
     }
 }
 
-impl Classify for io::Error {
-    fn class(&self) -> Class {
-        self.kind().class()
-    }
-}
-
-impl Classify for io::ErrorKind {
-    fn class(&self) -> Class {
-        use io::ErrorKind as Kind;
-        match self {
-            Kind::NotFound | Kind::InvalidInput | Kind::InvalidData | Kind::AlreadyExists | Kind::PermissionDenied => {
-                Class::of(Category::Validation)
-            }
-            Kind::ConnectionRefused
-            | Kind::ConnectionReset
-            | Kind::ConnectionAborted
-            | Kind::NotConnected
-            | Kind::BrokenPipe
-            | Kind::HostUnreachable
-            | Kind::NetworkUnreachable
-            | Kind::NetworkDown
-            | Kind::UnexpectedEof => Class::of(Category::Network),
-            Kind::TimedOut => Class::of(Category::Timeout),
-            Kind::Interrupted | Kind::WouldBlock => Class::of(Category::Resource).severity(Severity::Low),
-            Kind::OutOfMemory | Kind::ResourceBusy | Kind::QuotaExceeded => Class::of(Category::Resource),
-            // Waiting does not empty a disk.
-            Kind::StorageFull => Class::of(Category::Resource).severity(Severity::Critical).retryable(false),
-            _ => Class::of(Category::Unknown),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,16 +228,6 @@ mod tests {
         for category in Category::ALL {
             let expected = if category == Category::Validation { Fault::Caller } else { Fault::Dependency };
             assert_eq!(Class::of(category).fault, expected, "{category}");
-        }
-    }
-
-    #[test]
-    fn connection_and_timeout_errors_are_retryable_and_bad_input_is_not() {
-        for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
-            assert!(io::Error::from(kind).class().retryable, "{kind:?}");
-        }
-        for kind in [io::ErrorKind::InvalidInput, io::ErrorKind::NotFound, io::ErrorKind::StorageFull] {
-            assert!(!io::Error::from(kind).class().retryable, "{kind:?}");
         }
     }
 }

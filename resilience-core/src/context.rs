@@ -1,8 +1,12 @@
 //! One handled error as a record: what happened, when, to whom, after how many attempts.
 //! A context is bounded in size whatever the error says, and its id sorts by time. It is data; it does nothing.
 
+mod traceparent;
+
+pub use traceparent::{ParseTraceparentError, Traceparent};
+
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -12,8 +16,10 @@ use crate::clock::Clock;
 
 /// The longest message or detail kept, in bytes; what is longer is cut at a character and ends in `…`.
 pub const MAX_TEXT_BYTES: usize = 2048;
-/// The most causes kept of a source chain.
+/// The most causes kept of a source chain; further ones are counted in `causes_dropped`.
 pub const MAX_CAUSES: usize = 8;
+/// A source chain that goes on for longer than this below the kept causes is not followed: it may never end.
+pub const MAX_CAUSES_COUNTED: u32 = 64;
 /// The most details kept per context; further keys are refused and counted in `details_dropped`.
 pub const MAX_DETAILS: usize = 32;
 
@@ -157,12 +163,16 @@ pub struct ErrorContext {
     pub attempts: u32,
     /// The causes behind the error, nearest first.
     pub causes: Vec<String>,
+    /// How many causes further down were left out; counted up to [`MAX_CAUSES_COUNTED`].
+    pub causes_dropped: u32,
     /// Free details.
     pub details: BTreeMap<String, String>,
     /// How many details did not fit.
     pub details_dropped: u32,
     /// The trace or correlation id, when the caller has one.
     pub trace: Option<String>,
+    /// The place in a distributed trace, when the call is part of one.
+    pub traceparent: Option<Traceparent>,
 }
 
 impl ErrorContext {
@@ -171,22 +181,23 @@ impl ErrorContext {
     where
         E: Classify + std::error::Error + ?Sized,
     {
-        let causes = std::iter::successors(error.source(), |cause| cause.source())
-            .take(MAX_CAUSES)
-            .map(|cause| cut(&cause.to_string(), MAX_TEXT_BYTES))
-            .collect();
+        let mut chain = std::iter::successors(error.source(), |cause| cause.source());
+        let causes = chain.by_ref().take(MAX_CAUSES).map(|cause| cut(cause, MAX_TEXT_BYTES)).collect();
+        let causes_dropped = (1..=MAX_CAUSES_COUNTED).zip(chain).last().map_or(0, |(count, _)| count);
         Self {
             id: ErrorId::new(clock),
             class: error.class(),
-            message: cut(&error.to_string(), MAX_TEXT_BYTES),
+            message: cut(error, MAX_TEXT_BYTES),
             component: cut(component, MAX_TEXT_BYTES),
             operation: cut(operation, MAX_TEXT_BYTES),
             at: clock.wall(),
             attempts: 1,
             causes,
+            causes_dropped,
             details: BTreeMap::new(),
             details_dropped: 0,
             trace: None,
+            traceparent: None,
         }
     }
 
@@ -202,14 +213,32 @@ impl ErrorContext {
     pub fn detail(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
         let key = cut(&key.into(), MAX_TEXT_BYTES);
         if self.details.len() < MAX_DETAILS || self.details.contains_key(&key) {
-            self.details.insert(key, cut(&value.to_string(), MAX_TEXT_BYTES));
+            self.details.insert(key, cut(&value, MAX_TEXT_BYTES));
         } else {
-            self.details_dropped += 1;
+            self.details_dropped = self.details_dropped.saturating_add(1);
         }
         self
     }
 
-    /// The same as part of a trace.
+    /// The same at a place in a distributed trace, as a request's `traceparent` header names it.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Clock, ErrorContext};
+    ///
+    /// let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    /// let error = io::Error::from(io::ErrorKind::TimedOut);
+    /// let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &error).traceparent(header.parse()?);
+    /// assert_eq!(context.traceparent.map(|place| place.to_string()).as_deref(), Some(header));
+    /// # Ok::<(), resilience_core::context::ParseTraceparentError>(())
+    /// ```
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: Traceparent) -> Self {
+        self.traceparent = Some(traceparent);
+        self
+    }
+
+    /// The same with a trace or correlation id in a form of its own.
     #[must_use]
     pub fn trace(mut self, trace: impl Into<String>) -> Self {
         self.trace = Some(cut(&trace.into(), MAX_TEXT_BYTES));
@@ -217,17 +246,41 @@ impl ErrorContext {
     }
 }
 
-/// At most `limit` bytes of `text`, cut between characters and marked when cut.
-fn cut(text: &str, limit: usize) -> String {
+/// At most `limit` bytes of what `value` shows, cut between characters and marked when cut. What would be cut is never
+/// formatted, so a value may be of any size.
+fn cut(value: &(impl fmt::Display + ?Sized), limit: usize) -> String {
     const MARK: &str = "…";
-    if text.len() <= limit {
-        return text.to_owned();
+    struct Bounded {
+        text: String,
+        limit: usize,
+        full: bool,
     }
-    let mut end = limit - MARK.len();
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    impl fmt::Write for Bounded {
+        fn write_str(&mut self, more: &str) -> fmt::Result {
+            let room = self.limit - self.text.len();
+            self.full |= more.len() > room;
+            self.text.push_str(&more[..floor(more, room)]);
+            if self.full { Err(fmt::Error) } else { Ok(()) }
+        }
     }
-    format!("{}{MARK}", &text[..end])
+    let mut bounded = Bounded { text: String::new(), limit, full: false };
+    // An error of the value's own ends its text just as well.
+    let _ = write!(bounded, "{value}");
+    let Bounded { mut text, full, .. } = bounded;
+    if full {
+        text.truncate(floor(&text, limit - MARK.len()));
+        text.push_str(MARK);
+    }
+    text
+}
+
+/// The last place at or before `at` where no character is split.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 #[cfg(test)]
@@ -268,5 +321,52 @@ mod tests {
             context = context.detail(format!("key-{number}"), number);
         }
         assert_eq!((context.details.len(), context.details_dropped), (MAX_DETAILS, 68));
+    }
+
+    #[test]
+    fn a_text_without_end_is_cut_while_it_is_written() {
+        struct Endless;
+        impl fmt::Display for Endless {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                loop {
+                    f.write_str("äh ")?;
+                }
+            }
+        }
+        let text = cut(&Endless, MAX_TEXT_BYTES);
+        assert!(text.len() > MAX_TEXT_BYTES - 8 && text.len() <= MAX_TEXT_BYTES && text.ends_with('…'), "{text}");
+        for limit in 3..13 {
+            let text = cut("ääää🦀ä", limit);
+            assert!(text.len() <= limit && text.ends_with('…'), "{limit}: {text}");
+        }
+        assert_eq!((cut("ääää", 8), cut("ääää", 7)), ("ääää".to_owned(), "ää…".to_owned()));
+    }
+
+    #[test]
+    fn a_chain_of_causes_is_cut_and_the_rest_counted() {
+        #[derive(Debug)]
+        struct Link(u32, Option<Box<Link>>);
+        impl fmt::Display for Link {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "link {}", self.0)
+            }
+        }
+        impl std::error::Error for Link {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                self.1.as_deref().map(|link| link as _)
+            }
+        }
+        impl Classify for Link {
+            fn class(&self) -> Class {
+                Class::of(crate::Category::Internal)
+            }
+        }
+        let chain = |links: u32| (0..links).rev().fold(Link(links, None), |last, at| Link(at, Some(Box::new(last))));
+        for (links, kept, dropped) in [(0, 0, 0), (8, 8, 0), (9, 8, 1), (72, 8, 64), (1_000, 8, 64)] {
+            let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &chain(links));
+            assert_eq!((context.causes.len(), context.causes_dropped), (kept, dropped), "{links}");
+        }
+        let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &chain(2));
+        assert_eq!((context.message.as_str(), context.causes), ("link 0", vec!["link 1".into(), "link 2".into()]));
     }
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use crate::clock::{Clock, Instant};
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+use crate::clock::Clock;
+use crate::clock::Instant;
 use crate::wait;
 
 /// Identifies one registered waker: when it is due, and a number that tells equal times apart.
@@ -22,11 +24,25 @@ struct Queue {
 pub(crate) struct Timers {
     queue: Mutex<Queue>,
     earlier: Condvar,
+    /// Told when the first timer is due, where no thread waits for it.
+    announce: Option<fn(Instant)>,
 }
 
 impl Timers {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Timers that no thread serves: `announce` is told whenever a timer comes to be the first.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    pub(crate) fn announcing(announce: fn(Instant)) -> Self {
+        Self { announce: Some(announce), ..Self::default() }
+    }
+
+    /// When the first timer is due.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    pub(crate) fn first(&self) -> Option<Instant> {
+        self.lock().wakers.first_key_value().map(|((deadline, _), _)| *deadline)
     }
 
     /// Registers `waker` for `deadline`, in the place of `previous` when given.
@@ -48,6 +64,9 @@ impl Timers {
         drop(queue);
         if is_first {
             self.earlier.notify_one();
+            if let Some(announce) = self.announce {
+                announce(deadline);
+            }
         }
         key
     }
@@ -76,6 +95,7 @@ impl Timers {
     }
 
     /// Serves the timers for ever: the body of the timer thread.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub(crate) fn serve(&self, clock: &Clock) {
         loop {
             self.wake_due(clock.now());

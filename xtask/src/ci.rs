@@ -1,11 +1,13 @@
 //! `cargo xtask ci`: what a change must pass besides its tests: format, lints over every feature set, docs, generated
-//! files, minimum Rust version, licences, and that no file names a place on somebody's machine.
+//! files, the browser, minimum Rust version, licences, and that no file names a place on somebody's machine.
 //!
 //! Each check says in its row what it found; checks that can't be made here are counted as skipped, loudly.
 
 mod links;
 mod msrv;
 mod places;
+mod rustup;
+mod wasm;
 
 use std::process::Command;
 use std::time::Duration;
@@ -81,6 +83,9 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
         let mut command = cargo(workspace, &["doc", "--workspace", "--no-deps", "--all-features"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         steps.push(Step::command("doc", "documentation", command, LIMIT));
+    }
+    if packages.is_empty() || packages.iter().any(|package| package == wasm::PACKAGE) {
+        steps.push(Step::new("wasm", "the core builds for the browser", |bench| wasm::build(workspace, bench)));
     }
     steps.push(Step::new("msrv-build", "builds with the minimum Rust version", |bench| msrv::build(workspace, bench)));
     steps

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: sets itself up, then runs every test there is: each library alone without and with all its
-//! features, this crate, loom models, the drill end to end, its report in a real browser, and drills with a guard broken on
-//! purpose, which must fail. Counts are taken from what ran; the last line is the sum.
+//! features and its examples, this crate, loom models, the drill end to end, its report in a real browser, and drills
+//! with a guard broken on purpose, which must fail. Counts are taken from what ran; the last line is the sum.
 
 mod browser;
 mod libtest;
@@ -16,6 +16,8 @@ use crate::workspace::{Package, Workspace};
 
 /// Building and running one crate's tests on a cold machine with two cores takes a fraction of this.
 const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// An example takes seconds; building what only it needs takes some more.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// A drill takes about a minute once built; building it cold takes some more.
 const DRILL_LIMIT: Duration = Duration::from_secs(10 * 60);
 
@@ -74,6 +76,17 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
             let mut command = workspace.cargo();
             command.args(["test", "--no-fail-fast", "--package", &package.name]).args(&set.arguments);
             steps.push(suite("suites", format!("{}, {}", package.name, set.name), command));
+        }
+        // An example asserts what it shows: it passes when it comes to its end.
+        for example in package.examples() {
+            let mut command = workspace.cargo();
+            command.args(["run", "--quiet", "--package", &package.name, "--all-features", "--example", example]);
+            steps.push(Step::command(
+                "examples",
+                format!("{}, example {example}", package.name),
+                command,
+                EXAMPLE_LIMIT,
+            ));
         }
     }
     if !args.package.is_empty() {

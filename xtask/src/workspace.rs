@@ -32,12 +32,19 @@ pub(crate) struct Package {
 
 #[derive(Debug, Clone, Deserialize)]
 struct Target {
+    name: String,
     kind: Vec<String>,
 }
 
 impl Package {
     fn is_library(&self) -> bool {
         self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
+    }
+
+    /// The names of its examples.
+    pub(crate) fn examples(&self) -> impl Iterator<Item = &str> {
+        let is_example = |target: &&Target| target.kind.iter().any(|kind| kind == "example");
+        self.targets.iter().filter(is_example).map(|target| target.name.as_str())
     }
 
     /// The feature sets to check: none, each alone, all. A set that equals another is left out.
@@ -209,5 +216,7 @@ mod tests {
         assert!(libraries.contains(&"resilience-core"), "{libraries:?}");
         assert!(!libraries.contains(&"xtask"), "{libraries:?}");
         assert!(workspace.target.is_absolute());
+        let core = workspace.libraries().find(|package| package.name == "resilience-core").unwrap();
+        assert!(core.examples().any(|example| example == "quick_start"));
     }
 }

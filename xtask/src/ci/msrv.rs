@@ -1,9 +1,10 @@
 //! The minimum supported Rust version: stated once, watched by clippy, kept by every dependency, and built with where a
-//! toolchain of that version is installed. It never installs a toolchain.
+//! toolchain of that version is installed or the machine is CI's.
 
 use std::process::Command;
 use std::time::Duration;
 
+use super::rustup;
 use crate::Stop;
 use crate::steps::{Bench, Verdict};
 use crate::workspace::{Package, Workspace};
@@ -53,21 +54,21 @@ pub(super) fn check(workspace: &Workspace) -> Result<Verdict, Stop> {
     })
 }
 
-/// Checks the workspace with a toolchain of exactly that version, when one is installed.
+/// Checks the workspace with a toolchain of exactly that version.
 pub(super) fn build(workspace: &Workspace, bench: &mut Bench<'_>) -> Result<Verdict, Stop> {
     let Some((text, _)) = stated(workspace, &mut Vec::new()) else {
         return Ok(Verdict::failed("rust-version is not stated"));
     };
-    let list = Command::new("rustup").args(["toolchain", "list"]).output();
-    let list = list.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let Some(toolchain) = installed(&list, &text) else {
-        let how = format!("NOT CHECKED: `rustup toolchain install {text}` would let it");
-        return Ok(Verdict::skipped(how));
+    let add = ["toolchain", "install", &text, "--profile", "minimal"];
+    let find = |list: &str| installed(list, &text).map(ToOwned::to_owned);
+    let toolchain = match rustup::ensure(workspace, bench, &["toolchain", "list"], &add, find)? {
+        Ok(toolchain) => toolchain,
+        Err(verdict) => return Ok(verdict),
     };
     let mut command = Command::new("rustup");
     command
         .current_dir(&workspace.root)
-        .args(["run", toolchain, "cargo", "check", "--workspace", "--all-features"])
+        .args(["run", &toolchain, "cargo", "check", "--workspace", "--all-features"])
         // Another compiler's artefacts would push ours out.
         .arg("--target-dir")
         .arg(workspace.target.join("msrv"));
