@@ -209,9 +209,7 @@ impl Model {
 
     fn window(&self, now: u64) -> Vec<Counted> {
         match self.settings.trip {
-            Trip::FailureRateOfCalls { calls, .. } => {
-                self.counted.iter().rev().take(calls as usize).copied().collect()
-            }
+            Trip::FailureRateOfCalls { calls, .. } => self.counted.iter().rev().take(calls as usize).copied().collect(),
             Trip::FailureRateOfTime { span, .. } => {
                 let slice = u64::try_from(span.as_nanos()).unwrap() / 16;
                 self.counted.iter().filter(|call| call.at / slice + 16 > now / slice).copied().collect()
@@ -228,9 +226,8 @@ impl Model {
             _ => unreachable!("there are no others"),
         };
         let window = self.window(now);
-        let part = |bad: fn(&Counted) -> bool| {
-            window.iter().filter(|call| bad(call)).count() as f64 / window.len() as f64
-        };
+        let part =
+            |bad: fn(&Counted) -> bool| window.iter().filter(|call| bad(call)).count() as f64 / window.len() as f64;
         window.len() >= minimum as usize
             && (part(|call| call.failed) >= rate
                 || self.settings.slow.is_some_and(|(_, rate)| part(|call| call.slow) >= rate))

@@ -93,7 +93,9 @@ fn on_two_threads_the_window_holds_exactly_the_last_calls() {
     let (breaker, _time) = breaker(|builder| builder.failure_rate(1.0, 1_000_000, 1_000_000));
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| (0..200_000).for_each(|call| settle(&breaker, 1, if call % 97 == 0 { &DOWN } else { &GOOD })));
+            scope.spawn(|| {
+                (0..200_000).for_each(|call| settle(&breaker, 1, if call % 97 == 0 { &DOWN } else { &GOOD }))
+            });
         }
     });
     let statistics = breaker.statistics();
@@ -142,7 +144,8 @@ fn on_two_threads_a_reset_in_between_loses_no_call_and_lets_no_old_one_count() {
 fn statistics_read_while_calls_end_are_of_one_moment() {
     let (breaker, _time) = breaker(|builder| builder.failure_rate(1.0, 500, 500));
     std::thread::scope(|scope| {
-        let work = scope.spawn(|| (0..100_000).for_each(|call| settle(&breaker, 1, if call % 3 == 0 { &DOWN } else { &GOOD })));
+        let work = scope
+            .spawn(|| (0..100_000).for_each(|call| settle(&breaker, 1, if call % 3 == 0 { &DOWN } else { &GOOD })));
         let mut last = 0;
         while !work.is_finished() {
             let now = breaker.statistics();
@@ -198,7 +201,8 @@ fn reconfiguring_an_open_breaker_leaves_it_the_time_it_has() {
 
 #[test]
 fn reconfiguring_half_open_takes_no_permit_back_and_gives_none_twice() {
-    let (breaker, time) = breaker(|builder| builder.consecutive_failures(1).half_open_permits(3).half_open_successes(9));
+    let (breaker, time) =
+        breaker(|builder| builder.consecutive_failures(1).half_open_permits(3).half_open_successes(9));
     settle(&breaker, 1, &DOWN);
     time.advance(SECOND * 60);
     let mut probes: Vec<_> = (0..3).map(|_| admitted(&breaker)).collect();
