@@ -83,16 +83,36 @@ fn a_success_between_two_failures_in_a_row_is_seen_by_the_second() {
 }
 
 #[test]
-fn a_success_of_an_older_generation_is_never_counted_in_a_newer_window() {
+fn a_call_of_an_older_generation_is_never_counted_in_a_newer_window() {
+    for outcome in [GOOD, DOWN] {
+        loom::model(move || {
+            let (breaker, _) = breaker(|builder| builder.failure_rate(1.0, 10, 10));
+            settle(&breaker, &GOOD);
+            let old = breaker.try_acquire_owned().unwrap();
+            beside(&breaker, move |_| old.settle(&outcome), CircuitBreaker::reset);
+            let now = breaker.statistics();
+            assert_eq!((now.window_calls, now.window_failures, now.calls), (0, 0, 2));
+        });
+    }
+}
+
+#[test]
+fn a_late_probe_does_not_decide_for_the_probes_after_it() {
     loom::model(|| {
-        let (breaker, _) = breaker(|builder| builder.failure_rate(0.5, 10, 1));
-        settle(&breaker, &GOOD);
-        let old = breaker.try_acquire_owned().unwrap();
-        let other = thread::spawn(move || old.settle(&GOOD));
-        breaker.reset();
+        let (breaker, time) =
+            breaker(|builder| builder.consecutive_failures(1).half_open_permits(2).half_open_successes(1));
+        settle(&breaker, &DOWN);
+        time.advance(Duration::from_secs(60));
+        let (late, fails) = (breaker.try_acquire_owned().unwrap(), breaker.try_acquire_owned().unwrap());
+        let other = thread::spawn(move || late.settle(&GOOD));
+        fails.settle(&DOWN);
+        time.advance(Duration::from_secs(60));
+        let next = breaker.try_acquire().unwrap();
+        let was_first = breaker.state() == BreakerState::Closed;
         other.join().unwrap();
-        let now = breaker.statistics();
-        assert_eq!((now.window_calls, now.successes), (0, 2));
+        let expected = if was_first { BreakerState::Closed } else { BreakerState::HalfOpen };
+        assert_eq!(breaker.state(), expected);
+        drop(next);
     });
 }
 

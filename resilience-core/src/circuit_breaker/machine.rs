@@ -476,3 +476,6 @@ fn ended(gate: Gate, token: Token, now: &impl Fn() -> Instant) -> Instant {
 fn slow_after(settings: &BreakerSettings) -> u64 {
     settings.slow_calls.map_or(u64::MAX, |slow| nanos(slow.longer_than))
 }
+
+#[cfg(all(test, not(resilience_loom)))]
+mod tests;
