@@ -8,13 +8,15 @@ mod machine;
 mod permit;
 mod probes;
 mod ramp;
+mod settings;
 mod snapshot;
 mod state;
 mod word;
 
-pub use config::{BreakerSettings, CircuitBreakerBuilder, CloseWhen, SlowCalls, Trip};
+pub use config::CircuitBreakerBuilder;
 pub use judged::Judged;
 pub use permit::Permit;
+pub use settings::{BreakerSettings, CloseWhen, SlowCalls, Trip};
 pub use snapshot::{BreakerSnapshot, WindowCounts};
 pub use state::{BreakerState, BreakerStatistics};
 

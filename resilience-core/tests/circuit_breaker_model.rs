@@ -239,7 +239,9 @@ impl Model {
             (Trip::FailureRateOfCalls { .. }, Trip::FailureRateOfCalls { .. }) => held.reverse(),
             (Trip::FailureRateOfTime { span: old, .. }, Trip::FailureRateOfTime { span: new, .. }) => {
                 if old != new {
-                    held.iter_mut().for_each(|call| call.at = now);
+                    for call in &mut held {
+                        call.at = now;
+                    }
                 }
             }
             _ => held.clear(),

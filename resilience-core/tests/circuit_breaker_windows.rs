@@ -94,7 +94,7 @@ fn on_two_threads_the_window_holds_exactly_the_last_calls() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                (0..200_000).for_each(|call| settle(&breaker, 1, if call % 97 == 0 { &DOWN } else { &GOOD }))
+                (0..200_000).for_each(|call| settle(&breaker, 1, if call % 97 == 0 { &DOWN } else { &GOOD }));
             });
         }
     });

@@ -4,21 +4,23 @@
 //! and a good one that can change nothing takes no lock.
 
 mod by_hand;
+mod counting;
 
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use super::Token;
-use super::config::{BreakerSettings, Trip};
 use super::probes::Probes;
 use super::ramp::{Asked, RampUp};
-use super::word::{Gate, LAST_POSITION, Mode, Tally};
+use super::settings::BreakerSettings;
+use super::word::{Gate, Mode, Tally};
 use super::{BreakerState, BreakerStatistics};
 use crate::clock::{Instant, nanos};
 use crate::outcome::{Outcome, Reason};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::window::{Counts, Sample, Window};
+use crate::window::{Counts, Window};
+use counting::Row;
 
 /// Something that the outside should hear of.
 #[derive(Debug, Clone, Copy)]
@@ -75,24 +77,6 @@ struct Totals {
     failures: AtomicU64,
     ignored: AtomicU64,
     rejected: AtomicU64,
-}
-
-/// Failures in a row, by the position of the last: any other call after it ends the row.
-#[derive(Debug, Clone, Copy, Default)]
-struct Row {
-    last: u64,
-    length: u32,
-}
-
-impl Row {
-    fn failed(&mut self, position: u64) {
-        self.length = self.length_at(position - 1).saturating_add(1);
-        self.last = position;
-    }
-
-    fn length_at(&self, position: u64) -> u32 {
-        if self.last == position { self.length } else { 0 }
-    }
 }
 
 impl Machine {
@@ -242,11 +226,10 @@ impl Machine {
         let verdict = outcome.verdict();
         let gate = self.gate();
         let is_current = gate.generation() == token.generation;
-        if let (true, true, Some(success)) = (is_current, gate.mode().counts(), verdict) {
-            match self.judge(token, success, ended(gate, token, &now), &now) {
-                Ok(news) => return news,
-                Err(Stale) => {}
-            }
+        if let (true, true, Some(success)) = (is_current, gate.mode().counts(), verdict)
+            && let Ok(news) = self.judge(token, success, ended(gate, token, &now), &now)
+        {
+            return news;
         }
         let total = match verdict {
             Some(true) => &self.totals.successes,
@@ -256,95 +239,6 @@ impl Machine {
         // Relaxed: a counter, nothing is published through it.
         total.fetch_add(1, Ordering::Relaxed);
         if is_current && gate.mode() == Mode::HalfOpen { self.settle_probe(token, verdict, &now) } else { None }
-    }
-
-    /// Counts a success without a lock, if it can change nothing; `false` when it has not been counted.
-    #[inline]
-    fn count_good(&self, token: Token, ended: Instant) -> bool {
-        // Relaxed: the bounds are re-read below by whom it matters to.
-        if self.is_slow(token, ended) || ended.as_nanos() >= self.front.steady_until.load(Ordering::Relaxed) {
-            return false;
-        }
-        loop {
-            let tally = self.tally();
-            // Relaxed: ordered by the acquire of the tally. A bound that is published after that belongs to a call that
-            // is counted after this one, which the exchange makes sure of.
-            let may_change =
-                tally.position() >= LAST_POSITION || tally.position() < self.front.judged_until.load(Ordering::Relaxed);
-            if may_change || !tally.is_of(token.generation) {
-                return false;
-            }
-            if self.count(tally).is_some() {
-                return true;
-            }
-        }
-    }
-
-    /// Takes the position after `tally`; `None` when that was not the last any more.
-    #[inline]
-    fn count(&self, tally: Tally) -> Option<u64> {
-        let next = tally.next();
-        // AcqRel: publishes the bounds set before it to whoever is counted after it. See `tally`.
-        let counted = self.tally.compare_exchange_weak(tally.0, next.0, Ordering::AcqRel, Ordering::Relaxed);
-        counted.ok().map(|_| next.position())
-    }
-
-    /// Counts a call under the lock and acts on what the window says with it.
-    fn judge(
-        &self,
-        token: Token,
-        success: bool,
-        ended: Instant,
-        now: &impl Fn() -> Instant,
-    ) -> Result<Option<News>, Stale> {
-        let mut guarded = lock(&self.guarded);
-        let guarded = &mut *guarded;
-        let gate = self.gate();
-        if gate.generation() != token.generation {
-            return Err(Stale);
-        }
-        if self.tally().position() >= LAST_POSITION {
-            self.begin(guarded, gate.generation());
-        }
-        let slow = self.is_slow(token, ended);
-        if let Some(window) = &mut guarded.window {
-            window.advance(self.tally().position(), ended);
-        }
-        self.publish(guarded);
-        // Only successes that change nothing can come in between, and only while the tally is of this generation.
-        let position = loop {
-            if let Some(position) = self.count(self.tally()) {
-                break position;
-            }
-        };
-        if !success {
-            guarded.failed += 1;
-            guarded.row.failed(position);
-        }
-        let trips = match (&mut guarded.window, guarded.settings.trip) {
-            (_, Trip::ConsecutiveFailures(threshold)) => guarded.row.length_at(position) >= threshold,
-            (Some(window), _) => {
-                window.record(position, Sample { failed: !success, slow });
-                guarded.settings.trips(&window.counts(position, ended))
-            }
-            (None, _) => false,
-        };
-        Ok(match (trips, gate.mode()) {
-            (false, _) => None,
-            (true, Mode::MetricsOnly) => {
-                guarded.would_open += 1;
-                self.begin(guarded, gate.generation());
-                Some(News::WouldHaveOpened)
-            }
-            (true, _) => Some(self.open(guarded, now())),
-        })
-    }
-
-    #[inline]
-    fn is_slow(&self, token: Token, ended: Instant) -> bool {
-        // Relaxed: whoever ends while the settings change may be measured by either.
-        let slow_after = || self.front.slow_after.load(Ordering::Relaxed);
-        token.started().is_some_and(|started| nanos(ended.saturating_duration_since(started)) > slow_after())
     }
 
     #[cold]
@@ -394,41 +288,12 @@ impl Machine {
         self.front.gate.store(Gate::new(mode, guarded.settings.needs_time(), generation).0, Ordering::Release);
     }
 
-    /// Ends the tally, whose count is final from here on, and begins an empty one of `generation`.
-    fn begin(&self, guarded: &mut Guarded, generation: u64) {
-        // AcqRel: orders what follows after every call that the old tally counted.
-        let ended = Tally(self.tally.swap(Tally::new(generation, 0).0, Ordering::AcqRel));
-        guarded.counted = guarded.counted.wrapping_add(ended.position());
-        guarded.row = Row::default();
-        if let Some(window) = &mut guarded.window {
-            window.clear();
-        }
-        self.publish(guarded);
-    }
-
-    /// Publishes until where calls must be judged. Comes after every move of the window, before the next call is
-    /// counted under the lock.
-    fn publish(&self, guarded: &Guarded) {
-        let minimum = match guarded.settings.trip {
-            Trip::ConsecutiveFailures(_) => 0,
-            Trip::FailureRateOfCalls { minimum_calls, .. } | Trip::FailureRateOfTime { minimum_calls, .. } => {
-                minimum_calls
-            }
-        };
-        let (start, steady_until) = match &guarded.window {
-            None => (0, Instant::from_nanos(u64::MAX)),
-            Some(window) => (window.start(self.tally().position()), window.steady_until()),
-        };
-        // Relaxed, both: published by the next release of the tally or the gate.
-        self.front.judged_until.store(start + u64::from(minimum), Ordering::Relaxed);
-        self.front.steady_until.store(steady_until.as_nanos(), Ordering::Relaxed);
-    }
-
     pub(super) fn statistics(&self, now: Instant) -> BreakerStatistics {
         let guarded = lock(&self.guarded);
         let gate = self.gate();
         let position = self.tally().position();
-        let window = self.window_counts(&guarded, position, now);
+        let counts = |window: &Window| window.counts(position, now);
+        let window = guarded.window.as_ref().map_or_else(Counts::default, counts);
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let totals = &self.totals;
         let counted = guarded.counted.wrapping_add(position).wrapping_sub(guarded.failed);
@@ -453,14 +318,7 @@ impl Machine {
             would_open: guarded.would_open,
         }
     }
-
-    fn window_counts(&self, guarded: &Guarded, position: u64, now: Instant) -> Counts {
-        guarded.window.as_ref().map_or_else(Counts::default, |window| window.counts(position, now))
-    }
 }
-
-/// The call is of an older generation.
-struct Stale;
 
 #[inline]
 fn token(gate: Gate, now: &impl Fn() -> Instant) -> Token {

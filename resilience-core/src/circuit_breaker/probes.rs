@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config::CloseWhen;
+use super::settings::CloseWhen;
 use crate::clock::Instant;
 
 #[derive(Debug, Default)]

@@ -50,7 +50,7 @@ impl RampUp {
 
     pub(super) fn ask(&mut self, now: Instant) -> Asked {
         let Some(left) = self.left(now) else { return Asked::Over };
-        let passed = nanos(self.over - left);
+        let passed = nanos(self.over).saturating_sub(nanos(left));
         self.credit = self.credit.saturating_add(product(passed, ONE, nanos(self.over)));
         if self.credit >= ONE {
             self.credit -= ONE;
@@ -77,17 +77,17 @@ mod tests {
         #[test]
         fn as_many_pass_as_the_share_says_to_the_very_call(
             over in 1_000_u64..1_000_000_000_000_000, at_once in 1_u32..5,
-            asks in proptest::collection::vec(0.0..1.0_f64, 1..400)
+            asks in proptest::collection::vec(0_u64..1 << 20, 1..400)
         ) {
             let over_time = Duration::from_nanos(over);
             let mut ramp = RampUp::new(Instant::from_nanos(77), over_time, at_once);
-            let mut times: Vec<u64> = asks.iter().map(|part| (over as f64 * part) as u64).collect();
+            let mut times: Vec<u64> = asks.iter().map(|parts| product(over, *parts, 1 << 20)).collect();
             times.sort_unstable();
             let (mut passed, mut shares) = (0_u64, 0_u128);
             for (number, time) in (1_u64..).zip(times) {
                 let asked = ramp.ask(Instant::from_nanos(77 + time));
                 shares += (u128::from(time) << 32) / u128::from(over);
-                let expected = number.min(u64::from(at_once) + (shares >> 32) as u64);
+                let expected = number.min(u64::from(at_once) + u64::try_from(shares >> 32).unwrap());
                 passed += u64::from(asked == Asked::Passes);
                 prop_assert_eq!(passed, expected);
                 if let Asked::Refused(wait) = asked {

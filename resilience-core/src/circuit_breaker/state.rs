@@ -50,7 +50,7 @@ impl fmt::Display for BreakerState {
 pub struct BreakerStatistics {
     /// The state now.
     pub state: BreakerState,
-    /// How many state changes there have been.
+    /// How many state changes there have been, those before a restored snapshot included.
     pub generation: u64,
     /// Admitted calls that ended: successes + failures + ignored.
     pub calls: u64,

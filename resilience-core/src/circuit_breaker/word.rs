@@ -66,8 +66,8 @@ pub(super) struct Gate(pub(super) u64);
 
 impl Gate {
     pub(super) fn new(mode: Mode, needs: NeedsTime, generation: u64) -> Self {
-        let flags = u64::from(needs.at_start) * AT_START | u64::from(needs.at_end) * AT_END;
-        Self(generation << GENERATION_SHIFT | flags | mode as u64)
+        let flags = (u64::from(needs.at_start) * AT_START) | (u64::from(needs.at_end) * AT_END);
+        Self((generation << GENERATION_SHIFT) | flags | mode as u64)
     }
 
     pub(super) fn mode(self) -> Mode {
@@ -108,7 +108,7 @@ pub(super) struct Tally(pub(super) u64);
 
 impl Tally {
     pub(super) fn new(generation: u64, position: u64) -> Self {
-        Self(generation << POSITION_BITS | position)
+        Self((generation << POSITION_BITS) | position)
     }
 
     pub(super) fn position(self) -> u64 {

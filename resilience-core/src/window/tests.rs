@@ -53,7 +53,7 @@ proptest! {
             if call % 17 == 16 {
                 size = sizes[call % sizes.len()] as usize;
                 held = held.min(size);
-                let mut resized = Window::last_calls(size as u32);
+                let mut resized = Window::last_calls(u32::try_from(size).unwrap());
                 resized.inherit(Some(window), all.len() as u64, Instant::default());
                 window = resized;
                 prop_assert_eq!(window.counts(all.len() as u64, Instant::default()), sum(all.iter().rev().take(held).copied()));

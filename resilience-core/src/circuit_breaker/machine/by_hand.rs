@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Machine, Mode, News, Ordering, Probes, RampUp, Row, Tally, lock, slow_after};
+use super::counting::Row;
+use super::{Machine, Mode, News, Ordering, Probes, RampUp, Tally, lock, slow_after};
 use crate::circuit_breaker::BreakerState;
-use crate::circuit_breaker::config::BreakerSettings;
+use crate::circuit_breaker::settings::BreakerSettings;
 use crate::circuit_breaker::snapshot::{BreakerSnapshot, WindowCounts};
 use crate::clock::Instant;
 use crate::config::ConfigError;

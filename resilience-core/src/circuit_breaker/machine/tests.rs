@@ -1,5 +1,6 @@
 use super::*;
 use crate::circuit_breaker::CircuitBreaker;
+use crate::circuit_breaker::word::LAST_POSITION;
 use crate::class::{Category, Class};
 
 #[test]
