@@ -25,12 +25,13 @@ pub(crate) use permit::Token;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::class::{Class, Classify, Severity};
 use crate::clock::Clock;
 use crate::config::ConfigError;
 use crate::event::{Event, Observers};
-use crate::outcome::{Error, Outcome, Rejection};
+use crate::outcome::{Error, Outcome, Reason, Rejection};
 use crate::pipeline::{ByClass, ByError, ByResult};
 use machine::{Machine, News};
 
@@ -139,13 +140,21 @@ impl CircuitBreaker {
 
     #[inline(never)]
     fn admit_or_reject(&self) -> Result<Token, Rejection> {
+        if let Some(left) = self.0.machine.refuses_for(|| self.0.clock.now()) {
+            return Err(self.reject(Reason::CircuitOpen, Some(left)));
+        }
         let (decision, news) = self.0.machine.admit(|| self.0.clock.now());
         self.announce(news);
-        decision.map_err(|(reason, retry_after)| {
-            let rejection = Rejection::new(Arc::clone(&self.0.name), reason, retry_after);
+        decision.map_err(|(reason, retry_after)| self.reject(reason, retry_after))
+    }
+
+    #[inline]
+    fn reject(&self, reason: Reason, retry_after: Option<Duration>) -> Rejection {
+        let rejection = Rejection::new(Arc::clone(&self.0.name), reason, retry_after);
+        if !self.0.observers.is_empty() {
             self.0.observers.emit(&Event::Rejected { rejection: &rejection });
-            rejection
-        })
+        }
+        rejection
     }
 
     // Not inlined into what moves permits about: its arguments fit into registers.

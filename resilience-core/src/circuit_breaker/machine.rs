@@ -136,16 +136,25 @@ impl Machine {
         (gate.mode() == Mode::Closed).then(|| token(gate, &now))
     }
 
+    /// How long an open breaker refuses this call, which counts as rejected; whatever else it is takes
+    /// [`admit`](Self::admit).
+    #[inline]
+    pub(super) fn refuses_for(&self, now: impl Fn() -> Instant) -> Option<Duration> {
+        if self.gate().mode() != Mode::Open {
+            return None;
+        }
+        let left = self.open_time_left(now())?;
+        // Relaxed: a counter, nothing is published through it.
+        self.totals.rejected.fetch_add(1, Ordering::Relaxed);
+        Some(left)
+    }
+
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Decision, Option<News>) {
         let gate = self.gate();
         let (decision, news) = match gate.mode() {
             Mode::Closed | Mode::Disabled | Mode::MetricsOnly => (Ok(token(gate, &now)), None),
             Mode::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
-            Mode::Open => match self.open_time_left(now()) {
-                Some(left) => (Err((Reason::CircuitOpen, Some(left))), None),
-                None => self.admit_guarded(&now),
-            },
-            Mode::HalfOpen | Mode::RampUp => self.admit_guarded(&now),
+            Mode::Open | Mode::HalfOpen | Mode::RampUp => self.admit_guarded(&now),
         };
         if decision.is_err() {
             // Relaxed: a counter, nothing is published through it.
