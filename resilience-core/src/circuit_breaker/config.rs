@@ -5,76 +5,39 @@ use std::time::Duration;
 
 use super::CircuitBreaker;
 use super::machine::Machine;
+use super::settings::{BreakerSettings, CloseWhen, SlowCalls, Trip};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::event::Observers;
-
-/// The largest count window: 16 bits a call, so 2 MiB a breaker.
-const MAX_WINDOW_CALLS: u32 = 1_000_000;
-
-/// When a closed breaker opens.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Trip {
-    /// After this many failures in a row.
-    ConsecutiveFailures(u32),
-    /// When the failure rate over the last `calls` calls reaches `rate`, once `minimum_calls` have been made.
-    FailureRateOfCalls {
-        /// The size of the window in calls.
-        calls: u32,
-        /// The part of failures that opens: in (0, 1].
-        rate: f64,
-        /// How many calls it takes before the rate counts.
-        minimum_calls: u32,
-    },
-    /// When the failure rate over the last `span` reaches `rate`, if it saw at least `minimum_calls`.
-    FailureRateOfTime {
-        /// The size of the window.
-        span: Duration,
-        /// The part of failures that opens: in (0, 1].
-        rate: f64,
-        /// How many calls it takes before the rate counts.
-        minimum_calls: u32,
-    },
-}
-
-/// Also opens when too many calls of the window are slow, whatever their result.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct SlowCalls {
-    /// From when on a call is slow.
-    pub(super) longer_than: Duration,
-    /// The part of slow calls that opens: in (0, 1].
-    pub(super) rate: f64,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Settings {
-    pub(super) trip: Trip,
-    pub(super) slow_calls: Option<SlowCalls>,
-    pub(super) open_for: Duration,
-    pub(super) half_open_permits: u32,
-    pub(super) half_open_successes: u32,
-}
+use crate::retry::Backoff;
 
 /// Builds a [`CircuitBreaker`].
 #[derive(Debug, Clone)]
 pub struct CircuitBreakerBuilder {
     name: Arc<str>,
-    settings: Settings,
-    clock: Clock,
+    settings: BreakerSettings,
+    clock: Option<Clock>,
     observers: Observers,
+    seed: Option<u64>,
 }
 
 impl CircuitBreakerBuilder {
     pub(super) fn new(name: Arc<str>) -> Self {
-        let settings = Settings {
+        let settings = BreakerSettings {
             trip: Trip::ConsecutiveFailures(5),
             slow_calls: None,
-            open_for: Duration::from_secs(60),
+            open_for: Backoff::fixed(Duration::from_secs(60)),
+            open_jitter: 0.0,
             half_open_permits: 1,
-            half_open_successes: 2,
+            close_when: CloseWhen::SuccessesInARow(2),
+            half_open_timeout: None,
+            ramp_up: None,
         };
-        Self { name, settings, clock: Clock::system(), observers: Observers::new() }
+        Self::with_settings(name, settings)
+    }
+
+    pub(super) fn with_settings(name: Arc<str>, settings: BreakerSettings) -> Self {
+        Self { name, settings, clock: None, observers: Observers::new(), seed: None }
     }
 
     /// Opens after this many failures in a row. From 1; default 5.
@@ -122,8 +85,40 @@ impl CircuitBreakerBuilder {
 
     /// How long it stays open before it probes. More than 0, at most 10 years; default 60 s.
     #[must_use]
-    pub fn open_for(mut self, time: Duration) -> Self {
-        self.settings.open_for = time;
+    pub fn open_for(self, time: Duration) -> Self {
+        self.open_for_growing(Backoff::fixed(time))
+    }
+
+    /// As [`open_for`](Self::open_for), with a time that grows from opening to opening and starts anew once the breaker
+    /// has closed. Each time more than 0, at most 10 years.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Backoff, CircuitBreaker};
+    ///
+    /// let times = Backoff::exponential(Duration::from_secs(10), 2.0, Duration::from_secs(300)); // 10 s, 20 s, 40 s, …
+    /// let breaker = CircuitBreaker::builder("search").open_for_growing(times).open_jitter(0.2).build()?;
+    /// # drop(breaker);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn open_for_growing(mut self, times: Backoff) -> Self {
+        self.settings.open_for = times;
+        self
+    }
+
+    /// Stays open longer by up to this part (0 to 1) at random, so that many nodes do not probe together. Never
+    /// shorter. Default 0.
+    #[must_use]
+    pub fn open_jitter(mut self, ratio: f64) -> Self {
+        self.settings.open_jitter = ratio;
+        self
+    }
+
+    /// Makes what is random the same in each run: for tests.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -136,15 +131,48 @@ impl CircuitBreakerBuilder {
 
     /// How many probe successes in a row close it. From 1; default 2.
     #[must_use]
-    pub fn half_open_successes(mut self, successes: u32) -> Self {
-        self.settings.half_open_successes = successes;
+    pub fn half_open_successes(self, successes: u32) -> Self {
+        self.close_when(CloseWhen::SuccessesInARow(successes))
+    }
+
+    /// Closes after `calls` (from 1) probes of which less than the part `rate` (more than 0, at most 1) failed; opens
+    /// again as soon as that cannot be.
+    #[must_use]
+    pub fn half_open_rate(self, rate: f64, calls: u32) -> Self {
+        self.close_when(CloseWhen::FailureRateBelow { rate, calls })
+    }
+
+    /// When a half-open breaker closes.
+    #[must_use]
+    pub fn close_when(mut self, rule: CloseWhen) -> Self {
+        self.settings.close_when = rule;
+        self
+    }
+
+    /// Opens again when probes hold all the permits and none was admitted for this long: they hang. Noticed when the
+    /// next call asks. More than 0, at most 10 years; default: probes may take as long as they do.
+    #[doc(alias = "max_wait_duration_in_half_open_state")]
+    #[must_use]
+    pub fn half_open_timeout(mut self, limit: Duration) -> Self {
+        self.settings.half_open_timeout = Some(limit);
+        self
+    }
+
+    /// After closing, lets a share of the calls pass that grows from the first
+    /// [`half_open_permits`](Self::half_open_permits) calls to all over this time, and refuses the rest with
+    /// [`Reason::CircuitRampingUp`](crate::Reason::CircuitRampingUp). More than 0, at most 10 years; default: everything
+    /// passes at once.
+    #[doc(alias = "slow_start")]
+    #[must_use]
+    pub fn ramp_up(mut self, over: Duration) -> Self {
+        self.settings.ramp_up = Some(over);
         self
     }
 
     /// Where it takes the time from. Default: the system's clock.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+        self.clock = Some(clock);
         self
     }
 
@@ -161,39 +189,22 @@ impl CircuitBreakerBuilder {
     /// A [`ConfigError`] names the first value that cannot be used.
     pub fn build(self) -> Result<CircuitBreaker, ConfigError> {
         config::name(&self.name)?;
-        let (name, settings) = (&*self.name, &self.settings);
-        let rate_and_minimum = |rate: f64, minimum: u32, most: u32| {
-            config::ratio(name, "failure_rate", rate)?;
-            config::in_range(name, "minimum_calls", minimum, &1, &most)
-        };
-        match settings.trip {
-            Trip::ConsecutiveFailures(threshold) => {
-                config::in_range(name, "consecutive_failures", threshold, &1, &u32::MAX)?;
-            }
-            Trip::FailureRateOfCalls { calls, rate, minimum_calls } => {
-                config::in_range(name, "window_calls", calls, &1, &MAX_WINDOW_CALLS)?;
-                rate_and_minimum(rate, minimum_calls, calls)?;
-            }
-            Trip::FailureRateOfTime { span, rate, minimum_calls } => {
-                config::positive(name, "window_span", span)?;
-                rate_and_minimum(rate, minimum_calls, u32::MAX)?;
-            }
+        self.settings.check(&self.name)?;
+        let random = self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let machine = Machine::new(self.settings, random);
+        Ok(CircuitBreaker::from_parts(self.name, self.clock.unwrap_or_default(), self.observers, machine))
+    }
+
+    /// The settings, checked, for the breaker called `name` that runs on `clock`.
+    pub(super) fn settings_for(self, name: &str, clock: &Clock) -> Result<BreakerSettings, ConfigError> {
+        if *self.name != *name {
+            let allowed = format!("`{name}`, the name of the breaker that is reconfigured");
+            return Err(ConfigError::new("name", format!("`{}`", self.name), allowed));
         }
-        if let Some(slow) = settings.slow_calls {
-            config::ratio(name, "slow_call_rate", slow.rate)?;
-            config::positive(name, "slow_call_duration", slow.longer_than)?;
-            if matches!(settings.trip, Trip::ConsecutiveFailures(_)) {
-                return Err(ConfigError::new(
-                    format!("{name}.slow_call_rate"),
-                    slow.rate,
-                    "only together with a failure-rate window",
-                ));
-            }
+        if self.clock.as_ref().is_some_and(|other| !other.same(clock)) {
+            return Err(ConfigError::new(format!("{name}.clock"), "another clock", "the breaker's own, or none"));
         }
-        config::positive(name, "open_for", settings.open_for)?;
-        config::in_range(name, "half_open_permits", settings.half_open_permits, &1, &u32::MAX)?;
-        config::in_range(name, "half_open_successes", settings.half_open_successes, &1, &u32::MAX)?;
-        let machine = Machine::new(self.settings);
-        Ok(CircuitBreaker::from_parts(self.name, self.clock, self.observers, machine))
+        self.settings.check(name)?;
+        Ok(self.settings)
     }
 }

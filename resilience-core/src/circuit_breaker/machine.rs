@@ -1,48 +1,77 @@
 //! The breaker's state machine: told the time, it answers; it never sleeps and knows no clock, name or observer.
 //! Invariants: at most `half_open_permits` probes of a generation are under way; an outcome of an older generation
-//! changes nothing but statistics; the manual states change only by [`Machine::set`].
+//! changes nothing but statistics; the manual states change only by hand; every counted call is judged in one order,
+//! and a good one that can change nothing takes no lock.
+
+mod by_hand;
+mod counting;
 
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::config::{Settings, Trip};
-use super::{BreakerState, BreakerStatistics, Token};
-use crate::clock::Instant;
+use super::Token;
+use super::probes::Probes;
+use super::ramp::{Asked, RampUp};
+use super::settings::BreakerSettings;
+use super::word::{Gate, Mode, Tally};
+use super::{BreakerState, BreakerStatistics};
+use crate::clock::{Instant, nanos};
 use crate::outcome::{Outcome, Reason};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, lock};
-use crate::window::{Counts, Sample, Window};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::window::{Counts, Window};
+use counting::Row;
 
-/// A state change that happened.
+/// Something that the outside should hear of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Change {
-    pub(super) from: BreakerState,
-    pub(super) to: BreakerState,
-    pub(super) generation: u64,
+pub(super) enum News {
+    Changed { from: BreakerState, to: BreakerState, generation: u64 },
+    WouldHaveOpened,
 }
 
 /// A call's admission, or why not and when to ask again.
 pub(super) type Decision = Result<Token, (Reason, Option<Duration>)>;
 
 pub(super) struct Machine {
-    settings: Settings,
-    /// State in the low three bits, generation above: one load decides for a closed breaker.
-    word: CachePadded<AtomicU64>,
+    front: CachePadded<Front>,
+    /// A [`Tally`]: the one word that every counted call writes.
+    tally: CachePadded<AtomicU64>,
+    totals: CachePadded<Totals>,
+    guarded: Mutex<Guarded>,
+}
+
+/// What every call reads. Written under the lock only, and rarely.
+struct Front {
+    /// A [`Gate`].
+    gate: AtomicU64,
     /// When an open breaker starts to probe, in nanoseconds.
     probe_at: AtomicU64,
-    /// Failures in a row. Written under the lock, read without it to skip the lock on success.
-    consecutive: AtomicU32,
-    guarded: Mutex<Guarded>,
-    totals: CachePadded<Totals>,
+    /// From how many nanoseconds on a call is slow.
+    slow_after: AtomicU64,
+    /// A good call at a position after this one changes nothing: enough calls are in the window, and one more good one
+    /// makes it better. Up to it, calls are judged under the lock.
+    judged_until: AtomicU64,
+    /// Until when the window does not move on, in nanoseconds. Later calls are judged under the lock.
+    steady_until: AtomicU64,
 }
 
 /// What only the holder of the lock may touch.
 struct Guarded {
+    settings: BreakerSettings,
     window: Option<Window>,
-    probes_under_way: u32,
-    probe_successes: u32,
+    row: Row,
+    probes: Probes,
+    ramp: Option<RampUp>,
+    openings: u32,
+    would_open: u64,
+    /// Calls counted by tallies that have ended. Less what snapshots put into tallies, so it may wrap.
+    counted: u64,
+    /// Failures among all calls that were ever counted by a tally.
+    failed: u64,
+    random: fastrand::Rng,
 }
 
+/// Calls that no tally counts: of the past, of probes, of a disabled breaker.
 struct Totals {
     successes: AtomicU64,
     failures: AtomicU64,
@@ -50,116 +79,167 @@ struct Totals {
     rejected: AtomicU64,
 }
 
-const STATE_BITS: u32 = 3;
-
-fn pack(state: BreakerState, generation: u64) -> u64 {
-    let code = match state {
-        BreakerState::Closed => 0,
-        BreakerState::Open => 1,
-        BreakerState::HalfOpen => 2,
-        BreakerState::ForcedOpen => 3,
-        BreakerState::Disabled => 4,
-    };
-    generation << STATE_BITS | code
-}
-
-fn unpack(word: u64) -> (BreakerState, u64) {
-    let state = match word & 0b111 {
-        0 => BreakerState::Closed,
-        1 => BreakerState::Open,
-        2 => BreakerState::HalfOpen,
-        3 => BreakerState::ForcedOpen,
-        _ => BreakerState::Disabled,
-    };
-    (state, word >> STATE_BITS)
-}
-
 impl Machine {
-    pub(super) fn new(settings: Settings) -> Self {
-        let window = match settings.trip {
-            Trip::ConsecutiveFailures(_) => None,
-            Trip::FailureRateOfCalls { calls, .. } => Some(Window::last_calls(calls as usize)),
-            Trip::FailureRateOfTime { span, .. } => Some(Window::last_span(span)),
-        };
-        Self {
-            settings,
-            word: CachePadded::new(AtomicU64::new(pack(BreakerState::Closed, 0))),
-            probe_at: AtomicU64::new(0),
-            consecutive: AtomicU32::new(0),
-            guarded: Mutex::new(Guarded { window, probes_under_way: 0, probe_successes: 0 }),
+    pub(super) fn new(settings: BreakerSettings, random: fastrand::Rng) -> Self {
+        let gate = Gate::new(Mode::Closed, settings.needs_time(), 0);
+        let machine = Self {
+            front: CachePadded::new(Front {
+                gate: AtomicU64::new(gate.0),
+                probe_at: AtomicU64::new(0),
+                slow_after: AtomicU64::new(slow_after(&settings)),
+                judged_until: AtomicU64::new(0),
+                steady_until: AtomicU64::new(0),
+            }),
+            tally: CachePadded::new(AtomicU64::new(Tally::new(0, 0).0)),
             totals: CachePadded::new(Totals {
                 successes: AtomicU64::new(0),
                 failures: AtomicU64::new(0),
                 ignored: AtomicU64::new(0),
                 rejected: AtomicU64::new(0),
             }),
-        }
+            guarded: Mutex::new(Guarded {
+                window: settings.window(),
+                settings,
+                row: Row::default(),
+                probes: Probes::default(),
+                ramp: None,
+                openings: 0,
+                would_open: 0,
+                counted: 0,
+                failed: 0,
+                random,
+            }),
+        };
+        machine.publish(&lock(&machine.guarded));
+        machine
     }
 
     pub(super) fn state(&self) -> BreakerState {
-        self.load().0
+        self.gate().mode().state()
     }
 
-    fn load(&self) -> (BreakerState, u64) {
-        // Acquire pairs with the release in `transition`: who sees a state sees what was set up for it.
-        unpack(self.word.load(Ordering::Acquire))
+    fn gate(&self) -> Gate {
+        // Acquire pairs with the release in `open_gate`: who sees a state sees what was set up for it.
+        Gate(self.front.gate.load(Ordering::Acquire))
     }
 
-    pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Decision, Option<Change>) {
-        let (state, generation) = self.load();
-        let (decision, change) = match state {
-            BreakerState::Closed | BreakerState::Disabled => (Ok(self.token(generation, &now)), None),
-            BreakerState::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
-            BreakerState::Open => match self.open_time_left(now()) {
-                Some(left) => (Err((Reason::CircuitOpen, Some(left))), None),
-                None => self.admit_probe(&now),
-            },
-            BreakerState::HalfOpen => self.admit_probe(&now),
+    fn tally(&self) -> Tally {
+        // Acquire pairs with the release half of the exchange in `count`: who sees a position sees the bounds that
+        // were published before the call at it was counted.
+        Tally(self.tally.load(Ordering::Acquire))
+    }
+
+    /// Admits a call to a closed breaker; whatever else it is takes [`admit`](Self::admit).
+    #[inline]
+    pub(super) fn admit_closed(&self, now: impl Fn() -> Instant) -> Option<Token> {
+        let gate = self.gate();
+        (gate.mode() == Mode::Closed).then(|| token(gate, &now))
+    }
+
+    /// How long an open breaker refuses this call, which counts as rejected; whatever else it is takes
+    /// [`admit`](Self::admit).
+    #[inline]
+    pub(super) fn refuses_for(&self, now: impl Fn() -> Instant) -> Option<Duration> {
+        if self.gate().mode() != Mode::Open {
+            return None;
+        }
+        let left = self.open_time_left(now())?;
+        // Relaxed: a counter, nothing is published through it.
+        self.totals.rejected.fetch_add(1, Ordering::Relaxed);
+        Some(left)
+    }
+
+    pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Decision, Option<News>) {
+        let gate = self.gate();
+        let (decision, news) = match gate.mode() {
+            Mode::Closed | Mode::Disabled | Mode::MetricsOnly => (Ok(token(gate, &now)), None),
+            Mode::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
+            Mode::Open | Mode::HalfOpen | Mode::RampUp => self.admit_guarded(&now),
         };
         if decision.is_err() {
             // Relaxed: a counter, nothing is published through it.
             self.totals.rejected.fetch_add(1, Ordering::Relaxed);
         }
-        (decision, change)
+        (decision, news)
     }
 
     /// How long the breaker stays open, or `None` when its time is over.
     fn open_time_left(&self, now: Instant) -> Option<Duration> {
-        // Relaxed: the load of the word was an acquire, and a later opening only makes this value later.
-        let probe_at = Instant::from_nanos(self.probe_at.load(Ordering::Relaxed));
+        // Relaxed: the load of the gate was an acquire; if it was opened anew meanwhile, the newer time is as true.
+        let probe_at = Instant::from_nanos(self.front.probe_at.load(Ordering::Relaxed));
         (now < probe_at).then(|| probe_at.saturating_duration_since(now))
     }
 
-    /// Decides under the lock, where open turns into half-open and probes are counted.
-    fn admit_probe(&self, now: &impl Fn() -> Instant) -> (Decision, Option<Change>) {
+    /// Decides under the lock, where open turns into half-open, probes are counted and the ramp's credit is kept.
+    #[cold]
+    fn admit_guarded(&self, now: &impl Fn() -> Instant) -> (Decision, Option<News>) {
         let mut guarded = lock(&self.guarded);
+        let guarded = &mut *guarded;
         // The state may have moved on before the lock was had.
-        let (state, generation) = self.load();
-        match state {
-            BreakerState::Closed | BreakerState::Disabled => (Ok(self.token(generation, now)), None),
-            BreakerState::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
-            BreakerState::Open => {
-                if let Some(left) = self.open_time_left(now()) {
+        let gate = self.gate();
+        match gate.mode() {
+            Mode::Closed | Mode::Disabled | Mode::MetricsOnly => (Ok(token(gate, now)), None),
+            Mode::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
+            Mode::Open => {
+                let at = now();
+                if let Some(left) = self.open_time_left(at) {
                     return (Err((Reason::CircuitOpen, Some(left))), None);
                 }
-                let change = self.transition(&mut guarded, BreakerState::HalfOpen);
-                guarded.probes_under_way = 1;
-                (Ok(self.token(change.generation, now)), Some(change))
+                let change = self.transition(guarded, Mode::HalfOpen);
+                guarded.probes.admit(guarded.settings.half_open_permits, at);
+                (Ok(token(self.gate(), &|| at)), Some(change))
             }
-            BreakerState::HalfOpen if guarded.probes_under_way < self.settings.half_open_permits => {
-                guarded.probes_under_way += 1;
-                (Ok(self.token(generation, now)), None)
+            Mode::HalfOpen => self.admit_probe(guarded, gate, now()),
+            Mode::RampUp => {
+                let at = now();
+                match guarded.ramp.as_mut().map_or(Asked::Over, |ramp| ramp.ask(at)) {
+                    Asked::Passes => (Ok(token(gate, &|| at)), None),
+                    Asked::Refused(wait) => (Err((Reason::CircuitRampingUp, Some(wait))), None),
+                    Asked::Over => {
+                        // The same generation: calls of the ramp and after it are of one kind.
+                        guarded.ramp = None;
+                        self.open_gate(guarded, Mode::Closed, gate.generation());
+                        (Ok(token(gate, &|| at)), None)
+                    }
+                }
             }
-            BreakerState::HalfOpen => (Err((Reason::HalfOpenBusy, None)), None),
         }
     }
 
-    fn token(&self, generation: u64, now: &impl Fn() -> Instant) -> Token {
-        Token { generation, started: self.settings.slow_calls.map(|_| now()) }
+    fn admit_probe(&self, guarded: &mut Guarded, gate: Gate, now: Instant) -> (Decision, Option<News>) {
+        if guarded.probes.admit(guarded.settings.half_open_permits, now) {
+            return (Ok(token(gate, &|| now)), None);
+        }
+        match guarded.settings.half_open_timeout.map(|limit| guarded.probes.time_left(limit, now)) {
+            None => (Err((Reason::HalfOpenBusy, None)), None),
+            Some(Duration::ZERO) => {
+                let change = self.open(guarded, now);
+                (Err((Reason::CircuitOpen, self.open_time_left(now))), Some(change))
+            }
+            Some(left) => (Err((Reason::HalfOpenBusy, Some(left))), None),
+        }
     }
 
-    pub(super) fn settle(&self, token: Token, outcome: &Outcome, now: impl Fn() -> Instant) -> Option<Change> {
+    /// Settles a success that can change nothing, without a lock; whatever else it is takes [`settle`](Self::settle).
+    #[inline]
+    pub(super) fn settle_good(&self, token: Token, outcome: &Outcome, now: impl Fn() -> Instant) -> bool {
+        let gate = self.gate();
+        if !matches!(outcome, Outcome::Success) || !gate.mode().counts() || gate.generation() != token.generation {
+            return false;
+        }
+        let ended = ended(gate, token, &now);
+        self.count_good(token, ended)
+    }
+
+    pub(super) fn settle(&self, token: Token, outcome: &Outcome, now: impl Fn() -> Instant) -> Option<News> {
         let verdict = outcome.verdict();
+        let gate = self.gate();
+        let is_current = gate.generation() == token.generation;
+        if let (true, true, Some(success)) = (is_current, gate.mode().counts(), verdict)
+            && let Ok(news) = self.judge(token, success, ended(gate, token, &now), &now)
+        {
+            return news;
+        }
         let total = match verdict {
             Some(true) => &self.totals.successes,
             Some(false) => &self.totals.failures,
@@ -167,135 +247,102 @@ impl Machine {
         };
         // Relaxed: a counter, nothing is published through it.
         total.fetch_add(1, Ordering::Relaxed);
-
-        let (state, generation) = self.load();
-        if generation != token.generation {
-            return None;
-        }
-        match state {
-            BreakerState::Closed => self.settle_closed(token, verdict?, &now),
-            BreakerState::HalfOpen => self.settle_probe(token, verdict, &now),
-            BreakerState::Open | BreakerState::ForcedOpen | BreakerState::Disabled => None,
-        }
+        if is_current && gate.mode() == Mode::HalfOpen { self.settle_probe(token, verdict, &now) } else { None }
     }
 
-    fn settle_closed(&self, token: Token, success: bool, now: &impl Fn() -> Instant) -> Option<Change> {
-        let counts_in_a_row = matches!(self.settings.trip, Trip::ConsecutiveFailures(_));
-        // Relaxed: a failure that is being counted at this moment may as well have come after this success.
-        if counts_in_a_row && success && self.consecutive.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
+    #[cold]
+    fn settle_probe(&self, token: Token, verdict: Option<bool>, now: &impl Fn() -> Instant) -> Option<News> {
         let mut guarded = lock(&self.guarded);
-        if self.load() != (BreakerState::Closed, token.generation) {
+        let guarded = &mut *guarded;
+        let gate = self.gate();
+        if (gate.mode(), gate.generation()) != (Mode::HalfOpen, token.generation) {
             return None;
         }
-        let in_a_row = if success { 0 } else { self.consecutive.load(Ordering::Relaxed).saturating_add(1) };
-        self.consecutive.store(in_a_row, Ordering::Relaxed);
-        let opens = match (self.settings.trip, &mut guarded.window) {
-            (Trip::ConsecutiveFailures(threshold), _) => in_a_row >= threshold,
-            (
-                Trip::FailureRateOfCalls { rate, minimum_calls, .. }
-                | Trip::FailureRateOfTime { rate, minimum_calls, .. },
-                Some(window),
-            ) => {
-                let needs_time = window.needs_time() || token.started.is_some();
-                let ended = if needs_time { now() } else { Instant::default() };
-                let slow = self.is_slow(token, ended);
-                let counts = window.record(Sample { failed: !success, slow }, ended);
-                self.exceeds(&counts, rate, minimum_calls)
-            }
-            (_, None) => false,
-        };
-        opens.then(|| self.open(&mut guarded, now()))
-    }
-
-    fn is_slow(&self, token: Token, ended: Instant) -> bool {
-        match (self.settings.slow_calls, token.started) {
-            (Some(slow), Some(started)) => ended.saturating_duration_since(started) > slow.longer_than,
-            _ => false,
-        }
-    }
-
-    fn exceeds(&self, counts: &Counts, rate: f64, minimum_calls: u32) -> bool {
-        if counts.calls < u64::from(minimum_calls) {
-            return false;
-        }
-        let calls = counts.calls as f64;
-        counts.failed as f64 / calls >= rate
-            || self.settings.slow_calls.is_some_and(|slow| counts.slow as f64 / calls >= slow.rate)
-    }
-
-    fn settle_probe(&self, token: Token, verdict: Option<bool>, now: &impl Fn() -> Instant) -> Option<Change> {
-        let mut guarded = lock(&self.guarded);
-        if self.load() != (BreakerState::HalfOpen, token.generation) {
-            return None;
-        }
-        guarded.probes_under_way = guarded.probes_under_way.saturating_sub(1);
         // A probe that took too long is no sign of health, whatever it returned.
-        let verdict = verdict.map(|success| success && !(token.started.is_some() && self.is_slow(token, now())));
-        match verdict {
-            None => None,
-            Some(false) => Some(self.open(&mut guarded, now())),
-            Some(true) => {
-                guarded.probe_successes += 1;
-                (guarded.probe_successes >= self.settings.half_open_successes)
-                    .then(|| self.transition(&mut guarded, BreakerState::Closed))
-            }
+        let verdict = verdict.map(|success| success && !(token.started().is_some() && self.is_slow(token, now())));
+        if !guarded.probes.settle(verdict, guarded.settings.close_when)? {
+            return Some(self.open(guarded, now()));
         }
+        let Some(over) = guarded.settings.ramp_up else { return Some(self.transition(guarded, Mode::Closed)) };
+        let ramp = RampUp::new(now(), over, guarded.settings.half_open_permits);
+        let change = self.transition(guarded, Mode::RampUp);
+        guarded.ramp = Some(ramp);
+        Some(change)
     }
 
-    fn open(&self, guarded: &mut MutexGuard<'_, Guarded>, now: Instant) -> Change {
-        // Relaxed: published by the release store of the word that follows.
-        self.probe_at.store((now + self.settings.open_for).as_nanos(), Ordering::Relaxed);
-        self.transition(guarded, BreakerState::Open)
+    fn open(&self, guarded: &mut Guarded, now: Instant) -> News {
+        guarded.openings = guarded.openings.saturating_add(1);
+        let time = guarded.settings.open_time(guarded.openings, guarded.random.f64());
+        // Relaxed: published by the release of the gate that follows.
+        self.front.probe_at.store((now + time).as_nanos(), Ordering::Relaxed);
+        self.transition(guarded, Mode::Open)
     }
 
     /// Moves to `to` and begins a new generation: what was counted before is history.
-    fn transition(&self, guarded: &mut MutexGuard<'_, Guarded>, to: BreakerState) -> Change {
-        let (from, generation) = self.load();
-        guarded.probes_under_way = 0;
-        guarded.probe_successes = 0;
-        if let Some(window) = &mut guarded.window {
-            window.clear();
+    fn transition(&self, guarded: &mut Guarded, to: Mode) -> News {
+        let from = self.gate();
+        let generation = from.generation() + 1;
+        if !matches!(to, Mode::Open | Mode::HalfOpen) {
+            guarded.openings = 0;
         }
-        self.consecutive.store(0, Ordering::Relaxed);
-        let generation = generation + 1;
-        // Release pairs with the acquire in `load`.
-        self.word.store(pack(to, generation), Ordering::Release);
-        Change { from, to, generation }
+        guarded.probes = Probes::default();
+        guarded.ramp = None;
+        self.begin(guarded, generation);
+        self.open_gate(guarded, to, generation);
+        News::Changed { from: from.mode().state(), to: to.state(), generation }
     }
 
-    /// Moves to a state by hand; `None` when it is there already.
-    pub(super) fn set(&self, state: BreakerState) -> Option<Change> {
-        let mut guarded = lock(&self.guarded);
-        if self.state() == state && state != BreakerState::Closed {
-            return None;
-        }
-        let change = self.transition(&mut guarded, state);
-        (change.from != change.to).then_some(change)
+    fn open_gate(&self, guarded: &Guarded, mode: Mode, generation: u64) {
+        // Release pairs with the acquire in `gate`.
+        self.front.gate.store(Gate::new(mode, guarded.settings.needs_time(), generation).0, Ordering::Release);
     }
 
     pub(super) fn statistics(&self, now: Instant) -> BreakerStatistics {
-        let mut guarded = lock(&self.guarded);
-        let (state, generation) = self.load();
-        let window = guarded.window.as_mut().map_or_else(Counts::default, |window| window.counts(now));
-        drop(guarded);
+        let guarded = lock(&self.guarded);
+        let gate = self.gate();
+        let position = self.tally().position();
+        let counts = |window: &Window| window.counts(position, now);
+        let window = guarded.window.as_ref().map_or_else(Counts::default, counts);
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let totals = &self.totals;
-        let (successes, failures, ignored) = (read(&totals.successes), read(&totals.failures), read(&totals.ignored));
+        let counted = guarded.counted.wrapping_add(position).wrapping_sub(guarded.failed);
+        let successes = read(&totals.successes).wrapping_add(counted);
+        let (failures, ignored) = (read(&totals.failures) + guarded.failed, read(&totals.ignored));
         BreakerStatistics {
-            state,
-            generation,
+            state: gate.mode().state(),
+            generation: gate.generation(),
             // Computed, so that the sum always holds.
             calls: successes + failures + ignored,
             successes,
             failures,
             ignored,
             rejected: read(&totals.rejected),
-            consecutive_failures: self.consecutive.load(Ordering::Relaxed),
+            consecutive_failures: guarded.row.length_at(position),
             window_calls: window.calls,
             window_failures: window.failed,
-            probes_in: if state == BreakerState::Open { self.open_time_left(now) } else { None },
+            window_slow: window.slow,
+            probes_in: if gate.mode() == Mode::Open { self.open_time_left(now) } else { None },
+            openings: guarded.openings,
+            ramp_up_left: guarded.ramp.and_then(|ramp| ramp.left(now)),
+            would_open: guarded.would_open,
         }
     }
 }
+
+#[inline]
+fn token(gate: Gate, now: &impl Fn() -> Instant) -> Token {
+    Token::new(gate.generation(), gate.needs().at_start.then(now))
+}
+
+/// When the call ended, where that matters.
+#[inline]
+fn ended(gate: Gate, token: Token, now: &impl Fn() -> Instant) -> Instant {
+    if token.started().is_some() || gate.needs().at_end { now() } else { Instant::default() }
+}
+
+fn slow_after(settings: &BreakerSettings) -> u64 {
+    settings.slow_calls.map_or(u64::MAX, |slow| nanos(slow.longer_than))
+}
+
+#[cfg(all(test, not(resilience_loom)))]
+mod tests;
