@@ -1,15 +1,20 @@
-//! The rate limiter: blocking and async shells around one bucket, which decides.
-//! Never grants more than the burst plus the rate times the span, over any span; a place in the queue that is given
-//! up goes to others. Nothing is polled: who waits is told for how long.
+//! The rate limiter: blocking and async shells around one token bucket or one sliding window, which decides.
+//! Never grants more than the burst plus the rate times the span, over any span, or than the window allows; a place in
+//! the queue that is given up goes to others. Nothing is polled: who waits is told for how long.
 
+mod algorithm;
 mod bucket;
+mod builder;
+mod gaps;
 mod gcra;
 mod keyed;
 mod quota;
 mod reservation;
 mod table;
+mod window;
 
-pub use keyed::{KeyedRateLimiter, KeyedRateLimiterBuilder, KeyedStatistics};
+pub use builder::RateLimiterBuilder;
+pub use keyed::{KeyedRateLimiter, KeyedRateLimiterBuilder, KeyedStatistics, OfKey};
 pub use quota::{Quota, delay_seconds};
 pub use reservation::Reservation;
 
@@ -17,13 +22,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use crate::clock::{Clock, Instant};
-use crate::config::{self, ConfigError};
+use crate::config::ConfigError;
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Ordering};
-use bucket::Bucket;
-use gcra::{Rate, Refused};
+use algorithm::Algorithm;
+use gcra::Refused;
 
 pub(crate) use gcra::Place;
 
@@ -34,7 +41,10 @@ pub(crate) use gcra::Place;
 pub struct LimiterStatistics {
     /// Permits that could be had at once now.
     pub available: u32,
-    /// Permits that can be had at once at most.
+    /// Permits that are used up now: those of a sliding window's last span, with those promised, or what a bucket lacks.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub used: u32,
+    /// Permits that can be had at once at most: the burst, or the permits of a sliding window.
     pub burst: u32,
     /// Permits that come back per second.
     pub refill_per_second: f64,
@@ -43,14 +53,24 @@ pub struct LimiterStatistics {
 }
 
 struct Shared {
+    algorithm: Algorithm,
     name: Arc<str>,
-    bucket: Bucket,
-    rejected: AtomicU64,
     clock: Clock,
     observers: Observers,
+    /// On a line of its own: refusals must not slow down those who are granted.
+    rejected: CachePadded<AtomicU64>,
 }
 
-/// A rate limiter. Cheap to clone: clones share one bucket, in every thread, sync and async.
+impl Shared {
+    fn new(name: Arc<str>, algorithm: Algorithm, clock: Clock, observers: Observers) -> Arc<Self> {
+        Arc::new(Self { algorithm, name, clock, observers, rejected: CachePadded::new(AtomicU64::new(0)) })
+    }
+}
+
+/// A rate limiter. Cheap to clone: clones share one limit, in every thread, sync and async.
+///
+/// It is a token bucket, or a [`sliding_window`](RateLimiterBuilder::sliding_window) where a contract says "at most so
+/// many in any minute" and means it. All that follows is of the bucket; both have the same functions.
 ///
 /// `rate` permits come back per period, evenly; up to `burst` can be saved up and used at once. It starts full, unless
 /// told otherwise ([`start_with`](RateLimiterBuilder::start_with)).
@@ -77,100 +97,19 @@ impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimiter")
             .field("name", &self.name())
-            .field("bucket", &self.0.bucket)
+            .field("algorithm", &self.0.algorithm)
             .finish_non_exhaustive()
-    }
-}
-
-/// Builds a [`RateLimiter`].
-#[derive(Debug, Clone)]
-pub struct RateLimiterBuilder {
-    name: Arc<str>,
-    permits: u32,
-    period: Duration,
-    burst: u32,
-    start_with: Option<u32>,
-    clock: Clock,
-    observers: Observers,
-}
-
-impl RateLimiterBuilder {
-    /// How many permits (from 1) come back per `period` (more than 0, at most 10 years); default 100 per 60 s.
-    #[must_use]
-    pub fn rate(mut self, permits: u32, period: Duration) -> Self {
-        self.permits = permits;
-        self.period = period;
-        self
-    }
-
-    /// How many permits can be saved up and used at once. From 1, to as many as come back within 10 years; default 10.
-    #[must_use]
-    pub fn burst(mut self, burst: u32) -> Self {
-        self.burst = burst;
-        self
-    }
-
-    /// How many permits it holds at first, from 0 (empty) to the burst (full, the default). A process that restarts
-    /// often and starts full grants a burst at each start.
-    ///
-    /// ```
-    /// use resilience_core::RateLimiter;
-    ///
-    /// let limiter = RateLimiter::builder("search").burst(10).start_with(0).build()?;
-    /// assert_eq!(limiter.statistics().available, 0);
-    /// # Ok::<(), resilience_core::ConfigError>(())
-    /// ```
-    #[must_use]
-    pub fn start_with(mut self, permits: u32) -> Self {
-        self.start_with = Some(permits);
-        self
-    }
-
-    /// Where it takes the time from. Default: the system's clock.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Who hears of its refusals. Default: nobody.
-    #[must_use]
-    pub fn observers(mut self, observers: Observers) -> Self {
-        self.observers = observers;
-        self
-    }
-
-    /// Checks the values and makes the limiter.
-    ///
-    /// # Errors
-    /// A [`ConfigError`] names the first value that cannot be used.
-    pub fn build(self) -> Result<RateLimiter, ConfigError> {
-        config::name(&self.name)?;
-        let rate = Rate::new(&self.name, self.permits, self.period, self.burst)?;
-        let start_with = checked_start(&self.name, self.start_with, rate)?;
-        let bucket = Bucket::new(rate, rate.holding(start_with, self.clock.now()));
-        Ok(RateLimiter(Arc::new(Shared {
-            name: self.name,
-            bucket,
-            rejected: AtomicU64::new(0),
-            clock: self.clock,
-            observers: self.observers,
-        })))
     }
 }
 
 impl RateLimiter {
     /// Starts building a limiter called `name`, from the defaults.
     pub fn builder(name: impl Into<Arc<str>>) -> RateLimiterBuilder {
-        RateLimiterBuilder {
-            name: name.into(),
-            permits: 100,
-            period: Duration::from_secs(60),
-            burst: 10,
-            start_with: None,
-            clock: Clock::system(),
-            observers: Observers::new(),
-        }
+        RateLimiterBuilder::new(name.into())
+    }
+
+    const fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
     }
 
     /// Its name.
@@ -247,20 +186,52 @@ impl RateLimiter {
     /// ```
     pub fn peek(&self, permits: u32) -> Result<(), Rejection> {
         let now = self.0.clock.now();
-        let refused = |refused| rejection(&self.0.name, permits, self.0.bucket.rate(), now, refused);
-        self.0.bucket.peek(permits, now, now).map_err(refused)
+        self.0.algorithm.peek(permits, now).map_err(|refused| rejection(&self.0.name, permits, now, refused))
     }
 
     /// What to tell the caller in response headers: limit, remaining, reset. Takes nothing.
     pub fn quota(&self) -> Quota {
-        let (rate, empty_at) = self.0.bucket.state();
-        Quota::of(&self.0.name, rate, empty_at, self.0.clock.now())
+        Quota::of(&self.0.name, &self.0.algorithm.figures(self.0.clock.now()))
+    }
+
+    /// Takes the limit over from `builder`, for all clones, while requests are under way: rate and burst, or the
+    /// window's permits and span, both at one moment. What the builder says of the start, clock and observers is not
+    /// looked at.
+    ///
+    /// Saved permits and promised times are kept as by [`set_rate`](Self::set_rate) and [`set_burst`](Self::set_burst).
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used: also another name, or another algorithm (a bucket cannot
+    /// become a sliding window). All stays as it was.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, RateLimiter};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = RateLimiter::builder("search").rate(1, second).burst(4).clock(clock).build()?;
+    /// limiter.try_acquire(3).unwrap();
+    /// limiter.reconfigure(RateLimiter::builder("search").rate(10, second).burst(20))?;
+    /// assert_eq!(limiter.statistics().available, 1);
+    /// time.advance(second);
+    /// assert_eq!(limiter.statistics().available, 11);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[doc(alias = "changeLimitForPeriod")]
+    pub fn reconfigure(&self, builder: RateLimiterBuilder) -> Result<(), ConfigError> {
+        let (limit, _) = builder.checked()?;
+        same_name(&self.0.name, &builder.name)?;
+        self.0.algorithm.change(&self.0.name, limit, self.0.clock.now())
     }
 
     /// Changes the rate for all clones: `permits` (from 1) come back per `period` (more than 0, at most 10 years).
     ///
     /// Saved permits stay as many as they are: neither is a burst handed out, nor is one lost. Who waits keeps the
     /// time that was promised, and the new rate holds from the last of these times on, so nobody is overtaken.
+    ///
+    /// Of a sliding window it changes the permits (at most 1 000 000) and the span. What was granted is still counted,
+    /// as long as the old span had not forgotten it, so a larger window has at once what it has more.
     ///
     /// # Errors
     /// A [`ConfigError`] names the value that cannot be used; the rate stays as it was.
@@ -279,9 +250,7 @@ impl RateLimiter {
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
     pub fn set_rate(&self, permits: u32, period: Duration) -> Result<(), ConfigError> {
-        // The burst of 1 stands in: whether the real one still refills in time is checked when it cannot change.
-        let nanos_per_permit = Rate::new(&self.0.name, permits, period, 1)?.nanos_per_permit();
-        self.0.bucket.set_nanos_per_permit(nanos_per_permit, self.0.clock.now(), |rate| rate.checked(&self.0.name))
+        self.0.algorithm.set_rate(&self.0.name, permits, period, self.0.clock.now())
     }
 
     /// Changes for all clones how many permits can be saved up: from 1, to as many as come back within 10 years.
@@ -290,7 +259,7 @@ impl RateLimiter {
     /// the time that was promised.
     ///
     /// # Errors
-    /// A [`ConfigError`] names the value that cannot be used; the burst stays as it was.
+    /// A [`ConfigError`] names the value that cannot be used; the burst stays as it was. A sliding window has none.
     ///
     /// ```
     /// use std::time::Duration;
@@ -305,17 +274,16 @@ impl RateLimiter {
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
     pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
-        config::in_range(&self.0.name, "burst", burst, &1, &u32::MAX)?;
-        self.0.bucket.set_burst(burst, self.0.clock.now(), |rate| rate.checked(&self.0.name))
+        self.0.algorithm.set_burst(&self.0.name, burst, self.0.clock.now())
     }
 
     /// Takes `permits`; they may be used from the place's time on: now or within `max_wait`.
     pub(crate) fn place(&self, permits: u32, max_wait: Duration) -> Result<Place, Rejection> {
         let now = self.0.clock.now();
-        self.0.bucket.reserve(permits, now, now + max_wait).map_err(|refused| {
+        self.0.algorithm.reserve(permits, now, now + max_wait).map_err(|refused| {
             // Relaxed: a counter, nothing is published through it.
             self.0.rejected.fetch_add(1, Ordering::Relaxed);
-            let rejection = rejection(&self.0.name, permits, self.0.bucket.rate(), now, refused);
+            let rejection = rejection(&self.0.name, permits, now, refused);
             self.0.observers.emit(&Event::Rejected { rejection: &rejection });
             rejection
         })
@@ -323,7 +291,7 @@ impl RateLimiter {
 
     /// Gives up a place that was not used.
     pub(crate) fn give_up(&self, place: Place) {
-        self.0.bucket.give_up(place, self.0.clock.now());
+        self.0.algorithm.give_up(place, self.0.clock.now());
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -332,26 +300,30 @@ impl RateLimiter {
 
     /// Its figures now. Takes nothing.
     pub fn statistics(&self) -> LimiterStatistics {
-        let (rate, empty_at) = self.0.bucket.state();
+        let figures = self.0.algorithm.figures(self.0.clock.now());
         LimiterStatistics {
-            available: rate.available(empty_at, self.0.clock.now()),
-            burst: rate.burst(),
-            refill_per_second: rate.per_second(),
+            available: figures.available,
+            used: figures.used,
+            burst: figures.burst,
+            refill_per_second: figures.per_second,
             rejected: self.0.rejected.load(Ordering::Relaxed),
         }
     }
 }
 
 /// What a limiter called `name` says to who asked for `permits` in vain.
-fn rejection(name: &Arc<str>, permits: u32, rate: Rate, now: Instant, refused: Refused) -> Rejection {
+fn rejection(name: &Arc<str>, permits: u32, now: Instant, refused: Refused) -> Rejection {
     let (reason, retry_after) = match refused {
-        Refused::ExceedsBurst => (Reason::ExceedsBurst { requested: permits, burst: rate.burst() }, None),
+        Refused::ExceedsBurst { burst } => (Reason::ExceedsBurst { requested: permits, burst }, None),
         Refused::NotBefore(at) => (Reason::RateLimited, Some(at.saturating_duration_since(now))),
     };
     Rejection::new(Arc::clone(name), reason, retry_after)
 }
 
-/// How many permits a bucket holds at first; full when nothing was said.
-fn checked_start(name: &str, start_with: Option<u32>, rate: Rate) -> Result<u32, ConfigError> {
-    start_with.map_or(Ok(rate.burst()), |permits| config::in_range(name, "start_with", permits, &0, &rate.burst()))
+/// A limiter called `name` keeps its name.
+fn same_name(name: &str, other: &str) -> Result<(), ConfigError> {
+    if name == other {
+        return Ok(());
+    }
+    Err(ConfigError::new("name", format!("`{other}`"), format!("`{name}`: a limiter keeps its name")))
 }

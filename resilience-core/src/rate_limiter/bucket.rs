@@ -1,8 +1,7 @@
 //! One bucket that threads share: the algorithm's number in one atomic word, and the places that were given up.
 //! A decision is one compare-and-swap, O(1) whatever the history. It is told the time and never waits for it.
 
-use std::collections::BTreeMap;
-
+use super::gaps::Gaps;
 use super::gcra::{Place, Rate, Refused, on_line};
 use crate::clock::Instant;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
@@ -25,9 +24,7 @@ pub(super) struct Bucket {
 
 #[derive(Debug, Default)]
 struct GivenUp {
-    /// Places that were given up while others queue behind them, as start and end, joined where they touch. Those
-    /// behind keep the times they were promised: moving the whole queue up would let two of them go at once.
-    gaps: BTreeMap<u64, u64>,
+    gaps: Gaps,
     /// What lies before this on the line meant something else before the last change, and is not given back.
     floor: u64,
 }
@@ -45,10 +42,10 @@ impl Bucket {
         }
     }
 
-    /// The rate now. Each change changes one of the two numbers, so no mixture of them is wrong.
+    /// The rate now; during a change, perhaps a mixture of the old one and the new one.
     #[inline]
-    pub(super) fn rate(&self) -> Rate {
-        // Acquire: who reads a new number can only swap a word that was adapted to it.
+    fn rate(&self) -> Rate {
+        // Acquire: who reads a new number sees that there was a change.
         Rate::of(self.nanos_per_permit.load(Ordering::Acquire), self.burst.load(Ordering::Acquire))
     }
 
@@ -62,181 +59,98 @@ impl Bucket {
         {
             return answer;
         }
-        // Acquire, and before the word: a place must not look younger than it is.
-        let changes = self.changes.load(Ordering::Acquire);
-        // Acquire: the rate read after it is at least as new as the word. Were it newer, the word would have changed
-        // as well and the swap fail; or the word stayed as it was, and then this request came after the change.
-        let mut empty_at = self.empty_at.load(Ordering::Acquire);
         loop {
-            let place = match self.rate().take(empty_at, permits, now, latest) {
-                Ok(place) => place,
-                Err(_) if empty_at == CHANGING => {
-                    empty_at = self.settled();
-                    continue;
-                }
-                Err(refused) => return Err(refused),
-            };
-            match self.empty_at.compare_exchange_weak(empty_at, place.end, Ordering::Relaxed, Ordering::Acquire) {
-                Ok(_) => return Ok(Place { changes, ..place }),
-                Err(other) => empty_at = other,
+            // Acquire, and before the word: a place must not look younger than it is.
+            let changes = self.changes.load(Ordering::Acquire);
+            // Acquire: the rate read after it is at least as new as the word.
+            let empty_at = self.empty_at.load(Ordering::Acquire);
+            let rate = self.rate();
+            // Relaxed: had a new number been read, its Acquire would show the new count here. So the rate is of one
+            // piece; and were it newer than the word, then the word has changed as well and the swap fails, or it
+            // stayed as it was, and then this request came after the change.
+            if empty_at == CHANGING || self.changes.load(Ordering::Relaxed) != changes {
+                self.settle();
+                continue;
+            }
+            let place = rate.take(empty_at, permits, now, latest)?;
+            // Relaxed: only the number itself is handed on.
+            let swap = self.empty_at.compare_exchange_weak(empty_at, place.end, Ordering::Relaxed, Ordering::Relaxed);
+            if swap.is_ok() {
+                return Ok(Place { changes, ..place });
             }
         }
     }
 
     /// What [`reserve`](Self::reserve) would answer. Takes nothing.
-    pub(super) fn peek(&self, permits: u32, now: Instant, latest: Instant) -> Result<(), Refused> {
+    pub(super) fn peek(&self, permits: u32, now: Instant) -> Result<(), Refused> {
         let given_up = lock(&self.given_up);
         let rate = self.rate();
-        if (1..=rate.burst()).contains(&permits)
-            && let Some((_, end)) = Self::find_gap(&given_up.gaps, rate.span(permits), now)
-        {
-            let usable_from = Rate::usable_from(end, now);
-            if usable_from > latest {
-                return Err(Refused::NotBefore(usable_from));
-            }
-            return Ok(());
-        }
-        rate.take(self.empty_at.load(Ordering::Relaxed), permits, now, latest).map(|_| ())
+        let gap = given_up.gaps.peek(rate, permits, now, now);
+        gap.unwrap_or_else(|| rate.take(self.empty_at.load(Ordering::Relaxed), permits, now, now).map(|_| ()))
     }
 
-    /// The word once it is no longer changing.
+    /// Returns when no change is under way.
     #[cold]
-    fn settled(&self) -> u64 {
-        let _changed = lock(&self.given_up);
-        self.empty_at.load(Ordering::Acquire)
-    }
-
-    /// The first gap that is long enough and not past, and where in it a place of this length would end.
-    fn find_gap(gaps: &BTreeMap<u64, u64>, cost: u64, now: Instant) -> Option<(u64, u64)> {
-        let past = on_line(now);
-        gaps.iter().find_map(|(&gap, &gap_end)| {
-            let start = gap.max(past.saturating_sub(cost));
-            start.checked_add(cost).filter(|end| (past..=gap_end).contains(end)).map(|end| (gap, end))
-        })
+    fn settle(&self) {
+        drop(lock(&self.given_up));
     }
 
     /// Takes the first gap that will do. `None`: there is none.
+    #[cold]
     fn fill_gap(&self, permits: u32, now: Instant, latest: Instant) -> Option<Result<Place, Refused>> {
         let gaps = &mut lock(&self.given_up).gaps;
-        let rate = self.rate();
-        if permits > rate.burst() {
-            return None;
-        }
-        // What could have been used before now is gone: used late, it could meet the one behind it.
-        gaps.retain(|_, end| *end >= on_line(now));
-        let cost = rate.span(permits);
-        let answer = Self::find_gap(gaps, cost, now).map(|(gap, end)| {
-            let usable_from = Rate::usable_from(end, now);
-            if usable_from > latest {
-                return Err(Refused::NotBefore(usable_from));
-            }
-            // What lies before the new place is past.
-            let gap_end = gaps.remove(&gap).unwrap_or(end);
-            if end < gap_end {
-                gaps.insert(end, gap_end);
-            }
-            let changes = self.changes.load(Ordering::Relaxed);
-            Ok(Place { usable_from, start: end - cost, end, changes })
-        });
+        let answer = gaps.fill(self.rate(), permits, now, latest);
         self.gaps.store(gaps.len() as u64, Ordering::Relaxed);
-        answer
+        let changes = self.changes.load(Ordering::Relaxed);
+        answer.map(|answer| answer.map(|place| Place { changes, ..place }))
     }
 
     /// Gives up a place that was not used. The last one shortens the queue, with all gaps that it laid bare; any
     /// other leaves a gap for who comes next.
     pub(super) fn give_up(&self, place: Place, now: Instant) {
-        let Place { mut start, mut end, changes, .. } = place;
-        if start == end {
-            return;
-        }
+        let Place { mut start, end, changes, .. } = place;
         let GivenUp { gaps, floor } = &mut *lock(&self.given_up);
         if changes != self.changes.load(Ordering::Relaxed) {
             start = start.max(*floor);
-            if start >= end {
-                return;
-            }
         }
-        if let Some((&before, &before_end)) = gaps.range(..start).next_back()
-            && before_end == start
-        {
-            gaps.remove(&before);
-            start = before;
+        if start >= end {
+            return;
         }
-        if let Some(behind_end) = gaps.remove(&end) {
-            end = behind_end;
-        }
-        // Nothing was taken after the last place, so this is the state in which it was found.
-        let was_last = self.empty_at.compare_exchange(end, start, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let past = on_line(now);
-        gaps.retain(|_, end| *end >= past);
-        if !was_last && end >= past {
-            gaps.insert(start, end);
-        }
+        gaps.give_up(start, end, now, |start, end| {
+            // Nothing was taken after the last place, so this is the state in which it was found.
+            self.empty_at.compare_exchange(end, start, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        });
         self.gaps.store(gaps.len() as u64, Ordering::Relaxed);
     }
 
-    /// Changes how fast permits come back, from now on or from the last promised place on. `check` may refuse.
-    pub(super) fn set_nanos_per_permit<E>(
-        &self,
-        nanos_per_permit: u64,
-        now: Instant,
-        check: impl FnOnce(Rate) -> Result<Rate, E>,
-    ) -> Result<(), E> {
+    /// Changes how fast permits come back and how many can be saved up, both at one moment: from now on, or from the
+    /// last promised place on. A larger bucket is not fuller; from a smaller one the rest is gone. `new` is told the
+    /// rate so far and may refuse.
+    pub(super) fn change<E>(&self, now: Instant, new: impl FnOnce(Rate) -> Result<Rate, E>) -> Result<(), E> {
         let mut given_up = lock(&self.given_up);
         let old = self.rate();
-        let new = check(Rate::of(nanos_per_permit, old.burst()))?;
+        let new = new(old)?;
         if new == old {
             return Ok(());
         }
-        // From here to the store nobody takes anything, so no request meets the old word with the new rate.
+        // From here to the last store nobody takes anything, so no request meets the old word with the new rate.
         // AcqRel: after what came before it, before what comes after it.
         let before = self.empty_at.swap(CHANGING, Ordering::AcqRel);
         let mut after = old.convert(before, new, now);
-        let here = on_line(now);
-        if before < here {
+        given_up.floor = given_up.floor.max(old.floor(new, now));
+        if new.nanos_per_permit() != old.nanos_per_permit() {
             // A request that read the old word must find another one, be it for a nanosecond.
-            after += u64::from(after == before);
+            after += u64::from(after == before && before < on_line(now));
+            given_up.gaps.cut(now);
+            self.gaps.store(given_up.gaps.len() as u64, Ordering::Relaxed);
         }
-        self.changed(&mut given_up, here);
-        // What came back for a gap so far came back at the old rate.
-        let started: Vec<_> = given_up.gaps.range(..here).map(|(start, end)| (*start, *end)).collect();
-        for (start, end) in started {
-            given_up.gaps.remove(&start);
-            if end > here {
-                given_up.gaps.insert(here, end);
-            }
-        }
-        self.gaps.store(given_up.gaps.len() as u64, Ordering::Relaxed);
-        self.nanos_per_permit.store(nanos_per_permit, Ordering::Release);
+        // Release, and before the new numbers: who reads one of them sees that there was a change.
+        self.changes.fetch_add(1, Ordering::Release);
+        self.nanos_per_permit.store(new.nanos_per_permit(), Ordering::Release);
+        self.burst.store(new.burst(), Ordering::Release);
         // Release: who reads this word reads the new rate.
         self.empty_at.store(after, Ordering::Release);
         Ok(())
-    }
-
-    /// Changes how many permits can be saved up. A larger bucket is not fuller; from a smaller one the rest is gone.
-    pub(super) fn set_burst<E>(
-        &self,
-        burst: u32,
-        now: Instant,
-        check: impl FnOnce(Rate) -> Result<Rate, E>,
-    ) -> Result<(), E> {
-        let mut given_up = lock(&self.given_up);
-        let old = self.rate();
-        check(Rate::of(old.nanos_per_permit(), burst))?;
-        // What did not fit into the old bucket must not appear in the new one. Before the burst changes: who reads
-        // the new burst with a word from before this fails to swap it.
-        let full = old.full(now);
-        self.empty_at.fetch_max(full, Ordering::AcqRel);
-        self.changed(&mut given_up, full);
-        self.burst.store(burst, Ordering::Release);
-        Ok(())
-    }
-
-    /// Places from before are not given back as far as they lie before `floor`.
-    fn changed(&self, given_up: &mut GivenUp, floor: u64) {
-        given_up.floor = given_up.floor.max(floor);
-        // Release: who sees it does not see the word of before.
-        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The rate and the bucket at one moment.
@@ -327,7 +241,7 @@ mod tests {
         reserved(&bucket, 5, at(0));
         // Five are saved and five are waited for.
         let place = reserved(&bucket, 10, at(0));
-        bucket.set_nanos_per_permit(1_000, at(0), Ok::<_, ()>).unwrap();
+        bucket.change(at(0), |_| Ok::<_, ()>(Rate::of(1_000, 10))).unwrap();
         bucket.give_up(place, at(0));
         let (rate, empty_at) = bucket.state();
         assert_eq!(rate.available(empty_at, at(0)), 0);
@@ -337,7 +251,7 @@ mod tests {
     fn a_reservation_given_back_after_the_burst_grew_does_not_hold_more_than_the_old_burst() {
         let bucket = bucket(10);
         let place = reserved(&bucket, 10, at(0));
-        bucket.set_burst(100, at(5), Ok::<_, ()>).unwrap();
+        bucket.change(at(5), |_| Ok::<_, ()>(Rate::of(SECOND, 100))).unwrap();
         bucket.give_up(place, at(5));
         let (rate, empty_at) = bucket.state();
         assert_eq!(rate.available(empty_at, at(5)), 10);
@@ -398,7 +312,7 @@ mod tests {
                         let (place, _) = waiting.swap_remove(pick % waiting.len());
                         bucket.give_up(place, now);
                     }
-                    5 => bucket.set_nanos_per_permit(TICK * [1, 2, 4][pick % 3], now, Ok::<_, ()>).unwrap(),
+                    5 => bucket.change(now, |_| Ok::<_, ()>(Rate::of(TICK * [1, 2, 4][pick % 3], burst))).unwrap(),
                     _ => now = Instant::from_nanos(now.as_nanos() + TICK),
                 }
                 // Everyone is punctual, except that who is due now may still give up before the clock moves on.

@@ -19,13 +19,14 @@ pub(super) fn on_line(instant: Instant) -> u64 {
 /// The permits cannot be had at all, or not before the time given.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Refused {
-    ExceedsBurst,
+    ExceedsBurst { burst: u32 },
     NotBefore(Instant),
 }
 
-/// Permits that were taken: a stretch of the bucket's time line as long as they take to come back.
+/// Permits that were taken: a stretch of the bucket's time line as long as they take to come back, or of the numbers
+/// of a sliding window's permits.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub struct Place {
     /// From when on they may be used.
     pub(crate) usable_from: Instant,
     pub(super) start: u64,
@@ -104,7 +105,7 @@ impl Rate {
     #[inline]
     pub(super) fn take(self, empty_at: u64, permits: u32, now: Instant, latest: Instant) -> Result<Place, Refused> {
         if permits > self.burst {
-            return Err(Refused::ExceedsBurst);
+            return Err(Refused::ExceedsBurst { burst: self.burst });
         }
         let start = empty_at.max(self.full(now));
         let end = start.saturating_add(self.span(permits));
@@ -136,16 +137,23 @@ impl Rate {
         Duration::from_nanos(empty_at.saturating_add(self.span(available + 1)).saturating_sub(on_line(now)))
     }
 
-    /// The same permits at the rate `new`: saved ones are neither made nor lost, except for less than a nanosecond's
-    /// worth; promised ones keep their time, and the new rate holds from the last of them on.
+    /// The same permits under `new`: saved ones are neither made nor lost, except for less than a nanosecond's worth
+    /// and for what did not fit into the old bucket; promised ones keep their time, and the new rate holds from the
+    /// last of them on.
     pub(super) fn convert(self, empty_at: u64, new: Self, now: Instant) -> u64 {
         let here = on_line(now);
+        let empty_at = empty_at.max(self.full(now));
         if empty_at >= here || new.nanos_per_permit == self.nanos_per_permit {
             return empty_at;
         }
-        let saved = u128::from((here - empty_at).min(self.capacity()));
+        let saved = u128::from(here - empty_at);
         let saved = saved * u128::from(new.nanos_per_permit) / u128::from(self.nanos_per_permit);
         here.saturating_sub(u64::try_from(saved).unwrap_or(u64::MAX))
+    }
+
+    /// What lies before this on the line means something else once the rate has become `new`: it is not given back.
+    pub(super) fn floor(self, new: Self, now: Instant) -> u64 {
+        if new.nanos_per_permit == self.nanos_per_permit { self.full(now) } else { on_line(now) }
     }
 }
 

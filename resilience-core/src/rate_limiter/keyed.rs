@@ -1,38 +1,31 @@
 //! One limit for each key (user, tenant, address), in bounded memory: many buckets of the one algorithm, in shards.
-//! A key that is forgotten had a full bucket, so it never gains by it. Does not queue: a key's request is granted
-//! now or refused with the time at which it would be.
+//! A key that is forgotten had a full bucket, so it never gains by it. Each key has its own queue, first come first
+//! served. Token buckets only: a sliding window per key would remember every grant of every key.
+
+mod builder;
+mod shards;
+
+pub use builder::KeyedRateLimiterBuilder;
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::gcra::{Rate, Refused, on_line};
-use super::quota::Quota;
-use super::table::{Swept, Table};
-use super::{checked_start, rejection};
+use super::gcra::{Place, Rate};
+use super::quota::{Figures, Quota};
+use super::reservation::{Limits, Reservation};
+use super::{rejection, same_name};
 use crate::clock::{Clock, Instant};
 use crate::config::{self, ConfigError};
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-
-/// Keys that a shard holds on average when all are there, up to eight million keys. A whole shard is looked through when
-/// there is no room for a new key and one of the shard's may be idle, so this bounds that work.
-const KEYS_PER_SHARD: usize = 512;
-/// Fewer shards would make threads wait for each other.
-const MIN_SHARDS: usize = 16;
-const MAX_SHARDS: usize = 1 << 14;
-/// How many buckets each new key looks at to find full ones: two, so that the eviction outruns the arrivals.
-const LOOKED_AT_PER_NEW_KEY: usize = 2;
-/// How many buckets of other shards a new key looks at when its own shard has no room to give.
-const LOOKED_AT_ELSEWHERE: usize = 1_024;
-/// What locking a shard counts as, when it is known at once that none of its buckets is full.
-const SHARD_COSTS: usize = 32;
+use crate::sync::{AtomicU64, Ordering};
+use builder::Checked;
+use shards::{KeyRefused, Shards, until};
 
 /// A keyed limiter's figures at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,23 +49,12 @@ pub struct KeyedStatistics {
 }
 
 struct Shared<K, S> {
+    shards: Shards<K, S>,
     name: Arc<str>,
-    rate: Rate,
-    start_with: u32,
-    max_keys: u32,
-    shards: Box<[CachePadded<Mutex<Table<K>>>]>,
-    /// How far the hash is shifted to get the shard's number.
-    shard_shift: u32,
-    hasher: S,
-    /// Keys in all shards, and those about to be inserted; never more than `max_keys`.
-    keys: AtomicU64,
-    evicted: AtomicU64,
-    rejected: AtomicU64,
-    rejected_keys: AtomicU64,
-    /// The shard that is looked through next for room.
-    hand: AtomicU64,
     clock: Clock,
     observers: Observers,
+    rejected: CachePadded<AtomicU64>,
+    rejected_keys: AtomicU64,
 }
 
 /// A rate limiter that gives each key its own limit. Cheap to clone: clones share their state.
@@ -89,6 +71,8 @@ struct Shared<K, S> {
 /// Looking a known key up allocates nothing and needs no owned key: a `&str` will do for a `String`. Permits are taken
 /// under the lock of the key's shard, which is held for nanoseconds; threads meet only within a shard. The key's own
 /// `Eq`, `Drop` and `to_owned` run under that lock and must not call the limiter.
+///
+/// Who waits, waits in its key's queue; keys do not wait for each other. A key with a queue is never forgotten.
 ///
 /// ```
 /// use std::time::Duration;
@@ -120,171 +104,107 @@ impl<K, S> fmt::Debug for KeyedRateLimiter<K, S> {
         // No keys: they may be secrets.
         f.debug_struct("KeyedRateLimiter")
             .field("name", &self.0.name)
-            .field("rate", &self.0.rate)
-            .field("keys", &self.0.keys.load(Ordering::Relaxed))
+            .field("rate", &self.0.shards.rate())
+            .field("keys", &self.0.shards.keys())
             .finish_non_exhaustive()
-    }
-}
-
-/// Builds a [`KeyedRateLimiter`].
-pub struct KeyedRateLimiterBuilder<K, S = RandomState> {
-    name: Arc<str>,
-    permits: u32,
-    period: Duration,
-    burst: u32,
-    start_with: Option<u32>,
-    max_keys: u32,
-    hasher: S,
-    clock: Clock,
-    observers: Observers,
-    keys: PhantomData<fn() -> K>,
-}
-
-impl<K, S> fmt::Debug for KeyedRateLimiterBuilder<K, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedRateLimiterBuilder")
-            .field("name", &self.name)
-            .field("permits", &self.permits)
-            .field("period", &self.period)
-            .field("burst", &self.burst)
-            .field("max_keys", &self.max_keys)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<K, S> KeyedRateLimiterBuilder<K, S> {
-    /// How many permits (from 1) come back to each key per `period` (more than 0, at most 10 years); default 100 per
-    /// 60 s.
-    #[must_use]
-    pub fn rate(mut self, permits: u32, period: Duration) -> Self {
-        self.permits = permits;
-        self.period = period;
-        self
-    }
-
-    /// How many permits each key can save up. From 1, to as many as come back within 10 years; default 10.
-    #[must_use]
-    pub fn burst(mut self, burst: u32) -> Self {
-        self.burst = burst;
-        self
-    }
-
-    /// How many permits a key has when it is first seen, from 0 to the burst (the default). With fewer, a key that
-    /// comes back after it was forgotten starts over with these, too.
-    #[must_use]
-    pub fn start_with(mut self, permits: u32) -> Self {
-        self.start_with = Some(permits);
-        self
-    }
-
-    /// How many keys are remembered at most, from 1; default 65 536. Each takes 16 to 32 bytes and the size of the key.
-    #[must_use]
-    pub fn max_keys(mut self, keys: u32) -> Self {
-        self.max_keys = keys;
-        self
-    }
-
-    /// How keys are hashed. The default withstands keys that were chosen to collide; a faster one may not.
-    #[must_use]
-    pub fn hasher<H: BuildHasher>(self, hasher: H) -> KeyedRateLimiterBuilder<K, H> {
-        KeyedRateLimiterBuilder {
-            name: self.name,
-            permits: self.permits,
-            period: self.period,
-            burst: self.burst,
-            start_with: self.start_with,
-            max_keys: self.max_keys,
-            hasher,
-            clock: self.clock,
-            observers: self.observers,
-            keys: PhantomData,
-        }
-    }
-
-    /// Where it takes the time from. Default: the system's clock.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Who hears of its refusals. Default: nobody.
-    #[must_use]
-    pub fn observers(mut self, observers: Observers) -> Self {
-        self.observers = observers;
-        self
-    }
-
-    /// Checks the values and makes the limiter.
-    ///
-    /// # Errors
-    /// A [`ConfigError`] names the first value that cannot be used.
-    pub fn build(self) -> Result<KeyedRateLimiter<K, S>, ConfigError> {
-        config::name(&self.name)?;
-        let rate = Rate::new(&self.name, self.permits, self.period, self.burst)?;
-        let start_with = checked_start(&self.name, self.start_with, rate)?;
-        config::in_range(&self.name, "max_keys", self.max_keys, &1, &u32::MAX)?;
-        let shards = (self.max_keys as usize / KEYS_PER_SHARD).clamp(MIN_SHARDS, MAX_SHARDS).next_power_of_two();
-        Ok(KeyedRateLimiter(Arc::new(Shared {
-            name: self.name,
-            rate,
-            start_with,
-            max_keys: self.max_keys,
-            shards: (0..shards).map(|_| CachePadded::new(Mutex::new(Table::new()))).collect(),
-            shard_shift: u64::BITS - shards.trailing_zeros(),
-            hasher: self.hasher,
-            keys: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
-            rejected: AtomicU64::new(0),
-            rejected_keys: AtomicU64::new(0),
-            hand: AtomicU64::new(0),
-            clock: self.clock,
-            observers: self.observers,
-        })))
     }
 }
 
 impl<K> KeyedRateLimiter<K> {
     /// Starts building a limiter called `name`, from the defaults.
     pub fn builder(name: impl Into<Arc<str>>) -> KeyedRateLimiterBuilder<K> {
-        KeyedRateLimiterBuilder {
-            name: name.into(),
-            permits: 100,
-            period: Duration::from_secs(60),
-            burst: 10,
-            start_with: None,
-            max_keys: 1 << 16,
-            hasher: RandomState::new(),
-            clock: Clock::system(),
-            observers: Observers::new(),
-            keys: PhantomData,
-        }
+        KeyedRateLimiterBuilder::new(name.into())
     }
 }
 
 impl<K, S> KeyedRateLimiter<K, S> {
+    fn new(name: Arc<str>, shards: Shards<K, S>, clock: Clock, observers: Observers) -> Self {
+        let (rejected, rejected_keys) = (CachePadded::default(), AtomicU64::new(0));
+        Self(Arc::new(Shared { shards, name, clock, observers, rejected, rejected_keys }))
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
     /// Its figures now. Takes nothing.
     pub fn statistics(&self) -> KeyedStatistics {
-        let shared = &*self.0;
+        let (shared, rate) = (&*self.0, self.0.shards.rate());
         KeyedStatistics {
-            keys: shared.keys.load(Ordering::Relaxed),
-            max_keys: shared.max_keys,
-            burst: shared.rate.burst(),
-            refill_per_second: shared.rate.per_second(),
-            evicted: shared.evicted.load(Ordering::Relaxed),
+            keys: shared.shards.keys(),
+            max_keys: shared.shards.max_keys(),
+            burst: rate.burst(),
+            refill_per_second: rate.per_second(),
+            evicted: shared.shards.evicted(),
             rejected: shared.rejected.load(Ordering::Relaxed),
             rejected_keys: shared.rejected_keys.load(Ordering::Relaxed),
         }
     }
+
+    /// Changes the rate for all keys: `permits` (from 1) come back to each per `period` (more than 0, at most 10
+    /// years). Each key keeps what it has saved, and who waits keeps the time that was promised, as with
+    /// [`RateLimiter::set_rate`](super::RateLimiter::set_rate).
+    ///
+    /// It goes over all remembered keys, under the lock of one shard at a time, so calls meanwhile are not held up.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used; the rate stays as it was.
+    pub fn set_rate(&self, permits: u32, period: Duration) -> Result<(), ConfigError> {
+        let nanos_per_permit = Rate::new(&self.0.name, permits, period, 1)?.nanos_per_permit();
+        self.0.shards.change(self.0.clock.now(), |old, start_with| {
+            Ok((Rate::of(nanos_per_permit, old.burst()).checked(&self.0.name)?, start_with))
+        })
+    }
+
+    /// Changes how many permits each key can save up: from 1 and what keys start with, to as many as come back within
+    /// 10 years. A larger burst fills with time; what a smaller one cannot hold is gone.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used; the burst stays as it was.
+    pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
+        self.0.shards.change(self.0.clock.now(), |old, start_with| {
+            config::in_range(&self.0.name, "burst", burst, &start_with.unwrap_or(1).max(1), &u32::MAX)?;
+            Ok((Rate::of(old.nanos_per_permit(), burst).checked(&self.0.name)?, start_with))
+        })
+    }
+
+    /// Takes rate, burst and what new keys start with over from `builder`, all at one moment for each key. What the
+    /// builder says of the hasher, clock and observers is not looked at.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used: also another name, or another number of keys. All stays
+    /// as it was.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, KeyedRateLimiter};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = KeyedRateLimiter::<u64>::builder("per_user").rate(1, second).burst(4).clock(clock).build()?;
+    /// limiter.try_acquire(&7, 3).unwrap();
+    /// limiter.reconfigure(KeyedRateLimiter::builder("per_user").rate(10, second).burst(20))?;
+    /// assert_eq!((limiter.quota(&7).remaining, limiter.quota(&8).remaining), (1, 20));
+    /// time.advance(second);
+    /// assert_eq!(limiter.quota(&7).remaining, 11);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn reconfigure<H>(&self, builder: KeyedRateLimiterBuilder<K, H>) -> Result<(), ConfigError> {
+        let Checked { rate, start_with, max_keys } = builder.checked()?;
+        same_name(&self.0.name, &builder.name)?;
+        let built = self.0.shards.max_keys();
+        config::in_range(&self.0.name, "max_keys", max_keys, &built, &built)?;
+        self.0.shards.change(self.0.clock.now(), |_, _| Ok((rate, start_with)))
+    }
 }
 
 impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
-    /// Takes `permits` of `key` now, or not at all.
+    /// Takes `permits` of `key` now, or not at all. Never ahead of those who wait for the key.
     ///
     /// # Errors
     /// A [`Rejection`] when they are not there, which says when they would be, or that they never will; or when the
@@ -294,16 +214,105 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let shared = &*self.0;
-        let now = shared.clock.now();
-        shared.take(key, permits, now).inspect_err(|rejection| {
-            // Relaxed: counters, nothing is published through them.
-            shared.rejected.fetch_add(1, Ordering::Relaxed);
-            if matches!(rejection.reason, Reason::TooManyKeys { .. }) {
-                shared.rejected_keys.fetch_add(1, Ordering::Relaxed);
-            }
-            shared.observers.emit(&Event::Rejected { rejection });
-        })
+        self.place(key, permits, Duration::ZERO).map(|_| ())
+    }
+
+    /// Takes `permits` of `key`, blocking the thread for up to `max_wait` until they are there. First come, first
+    /// served within the key; only a place that somebody gave up is taken by who comes next.
+    ///
+    /// # Errors
+    /// A [`Rejection`], at once, when the wait would be longer than `max_wait`, or there is no room for a new key.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{KeyedRateLimiter, ManualClock};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let limiter = KeyedRateLimiter::<String>::builder("per_tenant").rate(1, Duration::from_secs(1)).burst(1);
+    /// let limiter = limiter.clock(time.clock()).build()?;
+    /// for _ in 0..3 {
+    ///     limiter.acquire("blue", 1, Duration::from_secs(10)).expect("ten seconds are enough");
+    /// }
+    /// assert_eq!(time.elapsed(), Duration::from_secs(2));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn acquire<Q>(&self, key: &Q, permits: u32, max_wait: Duration) -> Result<(), Rejection>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.reserve(key, permits, max_wait)?.wait();
+        Ok(())
+    }
+
+    /// Takes `permits` of `key`, waiting for up to `max_wait` until they are there. First come, first served within
+    /// the key; only a place that somebody gave up is taken by who comes next. Dropping the future gives its place up.
+    ///
+    /// # Errors
+    /// A [`Rejection`], at once, when the wait would be longer than `max_wait`, or there is no room for a new key.
+    pub async fn acquire_async<Q>(&self, key: &Q, permits: u32, max_wait: Duration) -> Result<(), Rejection>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.reserve(key, permits, max_wait)?.wait_async().await;
+        Ok(())
+    }
+
+    /// Takes `permits` of `key` for now or for a time within `max_wait`, and leaves the waiting to the caller. Given
+    /// up when it is dropped unused.
+    ///
+    /// # Errors
+    /// A [`Rejection`], at once, when they would be there only after `max_wait`, or never, or there is no room for a
+    /// new key.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, KeyedRateLimiter};
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = KeyedRateLimiter::<String>::builder("per_tenant").rate(1, second).burst(1).clock(clock).build()?;
+    /// limiter.try_acquire("blue", 1).unwrap();
+    /// let reservation = limiter.reserve("blue", 1, second).unwrap();
+    /// assert_eq!(reservation.ready_in(), second);
+    /// drop(reservation); // something else came up
+    /// assert_eq!(limiter.peek("blue", 1).unwrap_err().retry_after, Some(second), "nobody queues");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn reserve<'a, Q>(
+        &'a self,
+        key: &'a Q,
+        permits: u32,
+        max_wait: Duration,
+    ) -> Result<Reservation<'a, OfKey<'a, K, Q, S>>, Rejection>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let place = self.place(key, permits, max_wait)?;
+        Ok(Reservation::new(OfKey { limiter: self, key }, permits, place))
+    }
+
+    /// Takes `permits` of `key`; they may be used from the place's time on: now or within `max_wait`.
+    #[inline]
+    pub(crate) fn place<Q>(&self, key: &Q, permits: u32, max_wait: Duration) -> Result<Place, Rejection>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let now = self.0.clock.now();
+        let taken = self.0.shards.take(key, permits, now, now + max_wait);
+        taken.map_err(|refused| self.0.refuse(permits, now, refused))
+    }
+
+    /// Gives up a place of `key` that was not used.
+    pub(crate) fn give_up<Q>(&self, key: &Q, place: Place)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.shards.give_up(key, place, self.0.clock.now());
     }
 
     /// What [`try_acquire`](Self::try_acquire) would answer now, if there is room for the key. Takes nothing, counts
@@ -327,8 +336,8 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
     {
         let shared = &*self.0;
         let now = shared.clock.now();
-        let taken = shared.rate.take(shared.bucket(key, now), permits, now, now);
-        taken.map(|_| ()).map_err(|refused| rejection(&shared.name, permits, shared.rate, now, refused))
+        let peeked = shared.shards.look(key, now, |rate, held| held.peek(rate, permits, now));
+        peeked.map_err(|refused| rejection(&shared.name, permits, now, refused))
     }
 
     /// What to tell who came with `key` in response headers. Takes nothing, remembers nothing.
@@ -352,143 +361,57 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
     {
         let shared = &*self.0;
         let now = shared.clock.now();
-        Quota::of(&shared.name, shared.rate, shared.bucket(key, now), now)
-    }
-}
-
-impl<K: Hash + Eq, S: BuildHasher> Shared<K, S> {
-    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        // Spread over all bits, because shard and position take different ones and not every hasher fills them all.
-        let spread = self.hasher.hash_one(key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        spread ^ (spread >> 32)
-    }
-
-    fn shard(&self, hash: u64) -> &Mutex<Table<K>> {
-        // The high bits, as many as number the shards.
-        &self.shards[usize::try_from(hash >> self.shard_shift).unwrap_or_default()]
-    }
-
-    /// The bucket of `key`; a new one's, when it is not known.
-    fn bucket<Q>(&self, key: &Q, now: Instant) -> u64
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let hash = self.hash(key);
-        let known = lock(self.shard(hash)).get_mut(hash, key).copied();
-        known.unwrap_or_else(|| self.rate.holding(self.start_with, now))
-    }
-
-    fn take<Q>(&self, key: &Q, permits: u32, now: Instant) -> Result<(), Rejection>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
-        let hash = self.hash(key);
-        let mut shard = lock(self.shard(hash));
-        if let Some(bucket) = shard.get_mut(hash, key) {
-            let taken = self.take_from(bucket, permits, now);
-            drop(shard);
-            return taken.map_err(|refused| rejection(&self.name, permits, self.rate, now, refused));
-        }
-        if permits > self.rate.burst() {
-            drop(shard);
-            return Err(rejection(&self.name, permits, self.rate, now, Refused::ExceedsBurst));
-        }
-        let full = self.rate.full(now);
-        self.forgotten(shard.sweep(full, LOOKED_AT_PER_NEW_KEY));
-        let mut room = self.claim();
-        if room.is_none() {
-            let mut earliest = self.forgotten(shard.sweep(full, usize::MAX));
-            room = self.claim();
-            if room.is_none() {
-                // Never two locks at once.
-                drop(shard);
-                (room, earliest) = self.room_elsewhere(full, earliest);
-                if room.is_none() {
-                    return Err(self.too_many_keys(earliest, now));
-                }
-                shard = lock(self.shard(hash));
-            }
-        }
-        // Another thread may have come with the same key while the lock was released.
-        let taken = if let Some(bucket) = shard.get_mut(hash, key) {
-            self.take_from(bucket, permits, now)
-        } else {
-            let mut bucket = self.rate.holding(self.start_with, now);
-            let taken = self.take_from(&mut bucket, permits, now);
-            shard.insert(hash, key.to_owned(), bucket);
-            if let Some(room) = room {
-                room.taken();
-            }
-            taken
-        };
-        drop(shard);
-        taken.map_err(|refused| rejection(&self.name, permits, self.rate, now, refused))
+        let figures = shared.shards.look(key, now, |rate, held| Figures::of(rate, held.empty_at, now));
+        Quota::of(&shared.name, &figures)
     }
 }
 
 impl<K, S> Shared<K, S> {
-    #[inline]
-    fn take_from(&self, bucket: &mut u64, permits: u32, now: Instant) -> Result<(), Refused> {
-        *bucket = self.rate.take(*bucket, permits, now, now)?.end;
-        Ok(())
-    }
-
-    /// Room for one key more, if there is any.
-    fn claim(&self) -> Option<Room<'_>> {
-        // Relaxed: a number of its own, the keys themselves are guarded by the locks.
-        let claimed = self.keys.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |keys| {
-            (keys < u64::from(self.max_keys)).then_some(keys + 1)
-        });
-        claimed.ok().map(|_| Room(&self.keys))
-    }
-
-    /// Counts what was forgotten; the earliest of those that stayed.
-    fn forgotten(&self, swept: Swept) -> u64 {
-        if swept.evicted > 0 {
-            self.keys.fetch_sub(swept.evicted as u64, Ordering::Relaxed);
-            self.evicted.fetch_add(swept.evicted as u64, Ordering::Relaxed);
-        }
-        swept.earliest
-    }
-
-    /// Looks for keys to forget in the next shards: in all of them, or a bounded number of keys, from where the last
-    /// search stopped.
-    fn room_elsewhere(&self, full: u64, mut earliest: u64) -> (Option<Room<'_>>, u64) {
-        let mut looked_at = 0;
-        for _ in 0..self.shards.len() {
-            let next = self.hand.fetch_add(1, Ordering::Relaxed) % self.shards.len() as u64;
-            let swept = lock(&self.shards[usize::try_from(next).unwrap_or_default()]).sweep(full, usize::MAX);
-            looked_at += swept.looked_at.max(SHARD_COSTS);
-            earliest = earliest.min(self.forgotten(swept));
-            let room = self.claim();
-            if room.is_some() || looked_at >= LOOKED_AT_ELSEWHERE {
-                return (room, earliest);
+    /// Counts a refusal, tells the observers, and says it.
+    fn refuse(&self, permits: u32, now: Instant, refused: KeyRefused) -> Rejection {
+        // Relaxed: counters, nothing is published through them.
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+        let rejection = match refused {
+            KeyRefused::Permits(refused) => rejection(&self.name, permits, now, refused),
+            KeyRefused::NoRoom(idle_at) => {
+                self.rejected_keys.fetch_add(1, Ordering::Relaxed);
+                let reason = Reason::TooManyKeys { max_keys: self.shards.max_keys() };
+                Rejection::new(Arc::clone(&self.name), reason, idle_at.map(|idle_at| until(idle_at, now)))
             }
-        }
-        (self.claim(), earliest)
-    }
-
-    #[cold]
-    fn too_many_keys(&self, earliest: u64, now: Instant) -> Rejection {
-        let full_again = earliest.saturating_add(self.rate.capacity()).saturating_sub(on_line(now));
-        let retry_after = (earliest != u64::MAX).then_some(Duration::from_nanos(full_again));
-        Rejection::new(Arc::clone(&self.name), Reason::TooManyKeys { max_keys: self.max_keys }, retry_after)
+        };
+        self.observers.emit(&Event::Rejected { rejection: &rejection });
+        rejection
     }
 }
 
-/// A counted place for a key that is not there yet: given back unless it is taken, whatever panics meanwhile.
-struct Room<'a>(&'a AtomicU64);
+/// A key of a keyed limiter: whose permits a [`Reservation`] holds.
+pub struct OfKey<'a, K, Q: ?Sized, S = RandomState> {
+    limiter: &'a KeyedRateLimiter<K, S>,
+    key: &'a Q,
+}
 
-impl Room<'_> {
-    fn taken(self) {
-        std::mem::forget(self);
+impl<K, Q: ?Sized, S> fmt::Debug for OfKey<'_, K, Q, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No key: it may be a secret.
+        f.debug_struct("OfKey").field("limiter", &self.limiter).finish_non_exhaustive()
     }
 }
 
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl<K, Q, S> Limits for OfKey<'_, K, Q, S>
+where
+    K: Hash + Eq + Borrow<Q>,
+    Q: Hash + Eq + ?Sized,
+    S: BuildHasher,
+{
+    fn name(&self) -> &str {
+        self.limiter.name()
+    }
+
+    fn clock(&self) -> &Clock {
+        self.limiter.clock()
+    }
+
+    fn give_up(&self, place: Place) {
+        self.limiter.give_up(self.key, place);
     }
 }

@@ -1,12 +1,14 @@
 //! A place in a limiter's queue in the caller's hands: it is kept when it was used and given up in every other case.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::{Place, RateLimiter};
-use crate::clock::Instant;
+use crate::clock::{Clock, Instant};
 
-/// Permits that were taken for a time to come, or for now. Made by [`RateLimiter::reserve`].
+/// Permits that were taken for a time to come, or for now. Made by [`RateLimiter::reserve`] and, for a key, by
+/// [`KeyedRateLimiter::reserve`](super::KeyedRateLimiter::reserve).
 ///
 /// Dropped without [`used`](Self::used), [`wait`](Self::wait) or [`wait_async`](Self::wait_async) having ended, it
 /// gives its permits up: wholly when nobody took any after it, and for who comes next when others queue behind it.
@@ -30,27 +32,55 @@ use crate::clock::Instant;
 /// # Ok::<(), resilience_core::ConfigError>(())
 /// ```
 #[must_use = "a reservation that is dropped is given up"]
-pub struct Reservation<'a> {
-    limiter: &'a RateLimiter,
+pub struct Reservation<'a, L: Limits = &'a RateLimiter> {
+    limits: L,
     permits: u32,
     /// Gone when it was used.
     place: Option<Place>,
     ready_at: Instant,
+    borrowed: PhantomData<&'a ()>,
 }
 
-impl fmt::Debug for Reservation<'_> {
+/// What hands out places: a limiter, or a keyed one with a key.
+pub trait Limits {
+    /// Its name.
+    #[doc(hidden)]
+    fn name(&self) -> &str;
+    /// Where it takes the time from.
+    #[doc(hidden)]
+    fn clock(&self) -> &Clock;
+    /// Gives up a place that was not used.
+    #[doc(hidden)]
+    fn give_up(&self, place: Place);
+}
+
+impl Limits for &RateLimiter {
+    fn name(&self) -> &str {
+        RateLimiter::name(self)
+    }
+
+    fn clock(&self) -> &Clock {
+        RateLimiter::clock(self)
+    }
+
+    fn give_up(&self, place: Place) {
+        RateLimiter::give_up(self, place);
+    }
+}
+
+impl<L: Limits> fmt::Debug for Reservation<'_, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reservation")
-            .field("limiter", &self.limiter.name())
+            .field("limiter", &self.limits.name())
             .field("permits", &self.permits)
             .field("ready_at", &self.ready_at)
             .finish_non_exhaustive()
     }
 }
 
-impl<'a> Reservation<'a> {
-    pub(super) fn new(limiter: &'a RateLimiter, permits: u32, place: Place) -> Self {
-        Self { limiter, permits, place: Some(place), ready_at: place.usable_from }
+impl<L: Limits> Reservation<'_, L> {
+    pub(super) const fn new(limits: L, permits: u32, place: Place) -> Self {
+        Self { limits, permits, ready_at: place.usable_from, place: Some(place), borrowed: PhantomData }
     }
 
     /// From when on its permits may be used, on the limiter's clock. Who uses them earlier breaks the limit, and who
@@ -61,7 +91,7 @@ impl<'a> Reservation<'a> {
 
     /// How long until then; zero when they may be used now.
     pub fn ready_in(&self) -> Duration {
-        self.ready_at.saturating_duration_since(self.limiter.clock().now())
+        self.ready_at.saturating_duration_since(self.limits.clock().now())
     }
 
     /// How many permits it holds.
@@ -78,14 +108,14 @@ impl<'a> Reservation<'a> {
     pub fn wait(self) {
         let wait = self.ready_in();
         if !wait.is_zero() {
-            self.limiter.clock().sleep_blocking(wait);
+            self.limits.clock().sleep_blocking(wait);
         }
         self.used();
     }
 
     /// Waits until the permits may be used, which they then are. Dropping the future gives them up.
     pub async fn wait_async(self) {
-        let clock = self.limiter.clock();
+        let clock = self.limits.clock();
         if self.ready_at > clock.now() {
             clock.sleep_until(self.ready_at).await;
         }
@@ -93,10 +123,10 @@ impl<'a> Reservation<'a> {
     }
 }
 
-impl Drop for Reservation<'_> {
+impl<L: Limits> Drop for Reservation<'_, L> {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            self.limiter.give_up(place);
+            self.limits.give_up(place);
         }
     }
 }

@@ -4,10 +4,12 @@
 
 use std::borrow::Borrow;
 
+use super::gaps::Held;
+
 struct Slot<K> {
     key: K,
     hash: u64,
-    empty_at: u64,
+    held: Held,
 }
 
 /// Every slot stands in the index once, on the first free position from its hash on.
@@ -17,7 +19,7 @@ pub(super) struct Table<K> {
     index: Vec<u32>,
     /// Which slot the eviction looks at next.
     hand: usize,
-    /// No bucket is earlier: takes only move them later.
+    /// No bucket is earlier: takes only move them later, and who moves one back [tells](Self::not_before).
     earliest: u64,
 }
 
@@ -52,7 +54,7 @@ impl<K> Table<K> {
 
     /// The bucket of `key`.
     #[inline]
-    pub(super) fn get_mut<Q>(&mut self, hash: u64, key: &Q) -> Option<&mut u64>
+    pub(super) fn get_mut<Q>(&mut self, hash: u64, key: &Q) -> Option<&mut Held>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
@@ -65,20 +67,34 @@ impl<K> Table<K> {
             let number = (self.index[position] as usize).checked_sub(1)?;
             let slot = &self.slots[number];
             if slot.hash == hash && slot.key.borrow() == key {
-                return Some(&mut self.slots[number].empty_at);
+                return Some(&mut self.slots[number].held);
             }
             position = (position + 1) & mask;
         }
     }
 
     /// Adds a key that is not there.
-    pub(super) fn insert(&mut self, hash: u64, key: K, empty_at: u64) {
+    pub(super) fn insert(&mut self, hash: u64, key: K, held: Held) {
         if (self.slots.len() + 1) * 2 > self.index.len() {
             self.grow();
         }
-        self.earliest = self.earliest.min(empty_at);
-        self.slots.push(Slot { key, hash, empty_at });
+        self.not_before(held.empty_at);
+        self.slots.push(Slot { key, hash, held });
         self.enter(self.slots.len() - 1);
+    }
+
+    /// A bucket may be as early as this.
+    pub(super) fn not_before(&mut self, empty_at: u64) {
+        self.earliest = self.earliest.min(empty_at);
+    }
+
+    /// Changes every bucket.
+    pub(super) fn change(&mut self, mut change: impl FnMut(&mut Held)) {
+        self.earliest = u64::MAX;
+        for slot in &mut self.slots {
+            change(&mut slot.held);
+            self.earliest = self.earliest.min(slot.held.empty_at);
+        }
     }
 
     fn grow(&mut self) {
@@ -147,7 +163,7 @@ impl<K> Table<K> {
             if self.hand >= self.slots.len() {
                 self.hand = 0;
             }
-            let empty_at = self.slots[self.hand].empty_at;
+            let empty_at = self.slots[self.hand].held.empty_at;
             if empty_at <= full {
                 // The last slot comes to the hand: it is looked at next.
                 self.remove(self.hand);
@@ -180,12 +196,12 @@ mod tests {
                 match step {
                     0..6 => {
                         if let Some(found) = table.get_mut(hash(key), &key) {
-                            let later = empty_at.max(*found);
-                            prop_assert_eq!(model.insert(key, later), Some(*found));
-                            *found = later;
+                            let later = empty_at.max(found.empty_at);
+                            prop_assert_eq!(model.insert(key, later), Some(found.empty_at));
+                            found.empty_at = later;
                         } else {
                             prop_assert_eq!(model.insert(key, empty_at), None);
-                            table.insert(hash(key), key, empty_at);
+                            table.insert(hash(key), key, Held::new(empty_at));
                         }
                     }
                     6 => {
@@ -203,7 +219,7 @@ mod tests {
                 }
                 prop_assert_eq!(table.len(), model.len());
                 for (key, empty_at) in &model {
-                    prop_assert_eq!(table.get_mut(hash(*key), key).copied(), Some(*empty_at));
+                    prop_assert_eq!(table.get_mut(hash(*key), key).map(|held| held.empty_at), Some(*empty_at));
                 }
             }
         }
