@@ -167,6 +167,10 @@ impl Registry {
         config::name(name)?;
         // Made outside the lock: how is the caller's code.
         let new = make(self.clock.clone(), self.observers.clone())?;
+        if let Some(own) = new.own_name().filter(|own| *own != name) {
+            let allowed = format!("{name}, by which it is registered");
+            return Err(ConfigError::new(format!("{}.{name}.name", P::KIND), config::quoted(own), allowed));
+        }
         let mut contents = self.lock();
         // Another thread may have been faster.
         if let Some(policy) = P::shelf(&contents.shelves).get(name) {

@@ -38,7 +38,7 @@ const RATIO: Kind = Kind::Part { from_0: false, max: 1.0, percent: true };
 const SPREAD: Kind = Kind::Part { from_0: true, max: 1.0, percent: true };
 const SPAN: Kind = Kind::Span { from_0: false };
 
-const FIELDS: [(&str, &str, Kind); 26] = [
+const FIELDS: [(&str, &str, Kind); 27] = [
     ("breakers", "consecutive_failures", Kind::Whole(1, ALL)),
     ("breakers", "failure_rate", RATIO),
     ("breakers", "window_calls", Kind::Whole(1, 1_000_000)),
@@ -51,6 +51,7 @@ const FIELDS: [(&str, &str, Kind); 26] = [
     ("breakers", "half_open_successes", Kind::Whole(1, ALL)),
     ("limiters", "rate", Kind::Rate),
     ("limiters", "burst", Kind::Whole(1, ALL)),
+    ("limiters", "sliding_window", Kind::Rate),
     ("limiters", "start_with", Kind::Whole(0, ALL)),
     ("limiters", "max_keys", Kind::Whole(1, ALL)),
     ("bulkheads", "max_concurrent", Kind::Whole(1, ALL)),
@@ -243,6 +244,13 @@ fn fields_that_need_or_exclude_each_other_are_checked() {
         assert!(breaker(fields).starts_with(message), "{fields}: {}", breaker(fields));
     }
     let other = [
+        (
+            "limiters.x = { sliding_window = '5/s', max_keys = 1 }",
+            "`limiters.x.sliding_window` is 5/s; allowed: only without",
+        ),
+        ("limiters.x = { sliding_window = '5/s', rate = '5/s' }", "`limiters.x.rate` is 5 per 1s; allowed: no rate"),
+        ("limiters.x = { sliding_window = '5/s', burst = 5 }", "`limiters.x.burst` is 5; allowed: "),
+        ("limiters.x.sliding_window = '1000001/s'", "`limiters.x."),
         ("limiters.x = { burst = 5, start_with = 6 }", "`limiters.x.start_with` is 6; allowed: 0 to 5"),
         ("limiters.x = { burst = 5, start_with = 6, max_keys = 1 }", "`limiters.x.start_with` is 6; allowed: 0 to 5"),
         (

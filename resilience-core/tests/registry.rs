@@ -63,6 +63,14 @@ fn limiters_with_and_without_keys_do_not_share_a_name() {
 }
 
 #[test]
+fn a_policy_is_registered_by_its_own_name_only() {
+    let registry = Registry::default();
+    let error = registry.breaker("search", |_| CircuitBreaker::builder("store")).unwrap_err();
+    assert_eq!(error.to_string(), "`breakers.search.name` is \"store\"; allowed: search, by which it is registered");
+    assert!(registry.get::<CircuitBreaker>("search").is_err());
+}
+
+#[test]
 fn names_are_bounded_in_number_over_all_kinds() {
     let registry = Registry::default().max_policies(3);
     registry.breaker("a", |builder| builder).unwrap();

@@ -267,6 +267,35 @@ fn a_configuration_cannot_bring_more_policies_than_there_may_be() {
 }
 
 #[test]
+fn each_key_keeps_what_it_saved_and_another_number_of_keys_is_another_limiter() {
+    let (registry, _time) = registry(BEFORE);
+    let limiter: KeyedRateLimiter<String> = registry.get("k").unwrap();
+    limiter.try_acquire("blue", 3).unwrap();
+    let text = BEFORE.replace("burst = 4, max_keys = 10", "burst = 9, max_keys = 10");
+    assert_eq!(apply(&registry, &text).changed, ["limiters.k"]);
+    assert_eq!(limiter.quota("blue").remaining, 1);
+    assert_eq!(apply(&registry, &text.replace("max_keys = 10", "max_keys = 20")).replaced, ["limiters.k"]);
+    assert_eq!(limiter.statistics().max_keys, 10);
+    assert_eq!(registry.get::<KeyedRateLimiter<String>>("k").unwrap().statistics().max_keys, 20);
+}
+
+#[test]
+fn a_bucket_becomes_no_sliding_window_but_is_replaced_by_one() {
+    let (registry, _time) = registry(BEFORE);
+    let bucket: RateLimiter = registry.get("l").unwrap();
+    bucket.try_acquire(4).unwrap();
+    let text = BEFORE.replace("l = { rate = '1/s', burst = 4 }", "l.sliding_window = '7/min'");
+    assert_eq!(apply(&registry, &text).replaced, ["limiters.l", "pipelines.p"]);
+    let window: RateLimiter = registry.get("l").unwrap();
+    window.try_acquire(7).unwrap();
+    assert_eq!(apply(&registry, &text.replace("7/min", "9/min")).changed, ["limiters.l"]);
+    assert_eq!((window.statistics().available, bucket.statistics().available), (2, 0));
+    // A bucket that code made is found out as well.
+    registry.limiter("mine", |builder| builder).unwrap();
+    assert_eq!(apply(&registry, "limiters.mine.sliding_window = '7/min'").replaced, ["limiters.mine"]);
+}
+
+#[test]
 fn a_keyed_limiter_is_found_by_its_type() {
     let (registry, _time) = registry(BEFORE);
     let limiter: KeyedRateLimiter<String> = registry.get("k").unwrap();

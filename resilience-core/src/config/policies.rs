@@ -49,7 +49,9 @@ settings! {
         pub rate: Option<Rate> = Maybe(Rates);
         /// How many permits can be saved up: from 1, to as many as come back within 10 years; default 10.
         pub burst: Option<u32> = Maybe(FROM_1);
-        /// How many permits it holds at first: 0 to the burst, which is the default.
+        /// Instead of a rate and a burst: at most so many (1 to 1000000) in any span of time, as "100/min"; not with keys.
+        pub sliding_window: Option<Rate> = Maybe(Rates);
+        /// How many permits it holds at first: 0 to the burst (or the window's permits), which is the default.
         pub start_with: Option<u32> = Maybe(FROM_0);
         /// Makes it a keyed limiter, which remembers at most so many keys: from 1.
         pub max_keys: Option<u32> = Maybe(FROM_1);
@@ -171,16 +173,25 @@ impl LimiterConfig {
         let set_rate = |builder: RateLimiterBuilder, rate: Rate| builder.rate(rate.permits, rate.period);
         let builder = with(RateLimiter::builder(name), self.rate.as_ref(), set_rate);
         let builder = with(builder, self.burst.as_ref(), RateLimiterBuilder::burst);
+        let set_window = |builder: RateLimiterBuilder, rate: Rate| builder.sliding_window(rate.permits, rate.period);
+        let builder = with(builder, self.sliding_window.as_ref(), set_window);
         with(builder, self.start_with.as_ref(), RateLimiterBuilder::start_with)
     }
 
-    pub(crate) fn keyed_builder(&self, name: &str) -> KeyedRateLimiterBuilder<String> {
+    /// The builder of a keyed limiter.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when a sliding window is asked for, which keyed limiters do not have.
+    pub(crate) fn keyed_builder(&self, name: &str) -> Result<KeyedRateLimiterBuilder<String>, ConfigError> {
         type Builder = KeyedRateLimiterBuilder<String>;
+        if let Some(window) = self.sliding_window {
+            return Err(needs(name, "sliding_window", window, "without max_keys"));
+        }
         let set_rate = |builder: Builder, rate: Rate| builder.rate(rate.permits, rate.period);
         let builder = with(KeyedRateLimiter::builder(name), self.rate.as_ref(), set_rate);
         let builder = with(builder, self.burst.as_ref(), Builder::burst);
         let builder = with(builder, self.start_with.as_ref(), Builder::start_with);
-        with(builder, self.max_keys.as_ref(), Builder::max_keys)
+        Ok(with(builder, self.max_keys.as_ref(), Builder::max_keys))
     }
 }
 

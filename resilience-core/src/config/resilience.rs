@@ -111,7 +111,7 @@ impl ResilienceConfig {
         }
         for (name, config) in &self.limiters {
             let built = if config.is_keyed() {
-                config.keyed_builder(name).build().map(drop)
+                config.keyed_builder(name).and_then(|it| it.build().map(drop))
             } else {
                 config.builder(name).build().map(drop)
             };

@@ -3,7 +3,6 @@
 //! its state and for every handle given out; nothing is ever taken away.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::shelves::Shelves;
 use super::{Contents, Registered, Registry};
@@ -14,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{self, BreakerConfig, ConfigError, LimiterConfig, PipelineConfig, ResilienceConfig, Step};
 use crate::event::{Event, Observers};
 use crate::pipeline::Pipeline;
-use crate::rate_limiter::{KeyedRateLimiter, LimiterStatistics, RateLimiter};
+use crate::rate_limiter::{KeyedRateLimiter, RateLimiter};
 use crate::retry::{Retry, RetryBudget};
 
 /// What became of each policy of a configuration, as `breakers.search`. Every one is in exactly one of the lists.
@@ -241,15 +240,22 @@ impl Plan {
     fn limiter(&mut self, name: &str, it: &LimiterConfig, same: bool) -> Result<(), ConfigError> {
         if it.is_keyed() {
             self.shelves.check_kind::<KeyedRateLimiter<String>>(name)?;
-            let builder = it.keyed_builder(name).clock(self.clock.clone()).observers(self.observers.clone());
-            let fresh = builder.build().map_err(|wrong| wrong.of("limiters", name))?;
-            self.policy(name, same, fresh, |_: KeyedRateLimiter<String>| None);
+            let keyed = || Ok(it.keyed_builder(name)?.clock(self.clock.clone()).observers(self.observers.clone()));
+            let builder = keyed().map_err(|wrong: ConfigError| wrong.of("limiters", name))?;
+            let fresh = keyed().and_then(|it| it.build()).map_err(|wrong| wrong.of("limiters", name))?;
+            let max_keys = fresh.statistics().max_keys;
+            self.policy(name, same, fresh, |old: KeyedRateLimiter<String>| {
+                let in_place = old.statistics().max_keys == max_keys;
+                in_place.then(|| Box::new(move || old.reconfigure(builder)) as InPlace)
+            });
         } else {
             self.shelves.check_kind::<RateLimiter>(name)?;
             let builder = it.builder(name).clock(self.clock.clone()).observers(self.observers.clone());
-            let fresh = builder.build().map_err(|wrong| wrong.of("limiters", name))?;
-            let wanted = fresh.statistics();
-            self.policy(name, same, fresh, |old: RateLimiter| Some(Box::new(move || adjust(&old, &wanted))));
+            let fresh = builder.clone().build().map_err(|wrong| wrong.of("limiters", name))?;
+            let like = fresh.clone();
+            self.policy(name, same, fresh, |old: RateLimiter| {
+                old.same_algorithm(&like).then(|| Box::new(move || old.reconfigure(builder)) as InPlace)
+            });
         }
         Ok(())
     }
@@ -291,18 +297,6 @@ impl Plan {
         }
         builder.build().map_err(|wrong| wrong.of("pipelines", name))
     }
-}
-
-/// Gives a limiter the rate and the burst of another one.
-fn adjust(limiter: &RateLimiter, wanted: &LimiterStatistics) -> Result<(), ConfigError> {
-    // Limiters keep whole nanoseconds per permit, so this is exact.
-    let per_permit = Duration::from_secs_f64(1.0 / wanted.refill_per_second);
-    // A slow rate may go with a small burst only, and a large burst with a fast rate.
-    if limiter.set_rate(1, per_permit).is_ok() {
-        return limiter.set_burst(wanted.burst);
-    }
-    limiter.set_burst(wanted.burst)?;
-    limiter.set_rate(1, per_permit)
 }
 
 /// Which names of `before` are not in `now`.

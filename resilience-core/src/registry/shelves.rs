@@ -37,6 +37,8 @@ pub(super) mod sealed {
 
         fn shelf(shelves: &Shelves) -> &Shelf<Self>;
         fn shelf_mut(shelves: &mut Shelves) -> &mut Shelf<Self>;
+        /// Its own name, by which it is known to observers, where it has one.
+        fn own_name(&self) -> Option<&str>;
         /// Another kind that shares the names.
         fn taken_by_another_kind(_shelves: &Shelves, _name: &str) -> Option<&'static str> {
             None
@@ -45,7 +47,7 @@ pub(super) mod sealed {
 }
 
 macro_rules! registered {
-    ($($policy:ty => $shelf:ident, $kind:literal $(, $other:ident is $what:literal)?;)+) => {$(
+    ($($policy:ty => $shelf:ident, $kind:literal, $name:expr $(, $other:ident is $what:literal)?;)+) => {$(
         impl sealed::Registered for $policy {
             const KIND: &'static str = $kind;
 
@@ -57,6 +59,11 @@ macro_rules! registered {
                 &mut shelves.$shelf
             }
 
+            fn own_name(&self) -> Option<&str> {
+                let name: fn(&Self) -> Option<&str> = $name;
+                name(self)
+            }
+
             $(fn taken_by_another_kind(shelves: &Shelves, name: &str) -> Option<&'static str> {
                 shelves.$other.contains_key(name).then_some($what)
             })?
@@ -65,13 +72,13 @@ macro_rules! registered {
 }
 
 registered! {
-    CircuitBreaker => breakers, "breakers";
-    RateLimiter => limiters, "limiters", keyed_limiters is "a keyed limiter";
-    KeyedRateLimiter<String> => keyed_limiters, "limiters", limiters is "a limiter without keys";
-    Bulkhead => bulkheads, "bulkheads";
-    RetryBudget => budgets, "budgets";
-    Retry => retries, "retries";
-    Pipeline => pipelines, "pipelines";
+    CircuitBreaker => breakers, "breakers", |it| Some(it.name());
+    RateLimiter => limiters, "limiters", |it| Some(it.name()), keyed_limiters is "a keyed limiter";
+    KeyedRateLimiter<String> => keyed_limiters, "limiters", |it| Some(it.name()), limiters is "a limiter without keys";
+    Bulkhead => bulkheads, "bulkheads", |it| Some(it.name());
+    RetryBudget => budgets, "budgets", |_| None;
+    Retry => retries, "retries", |_| None;
+    Pipeline => pipelines, "pipelines", |it| Some(it.name());
 }
 
 impl Shelves {
