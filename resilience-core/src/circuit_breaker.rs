@@ -3,90 +3,34 @@
 //! is dropped (cancelled, panicked, timed out) is always returned. The state machine never sleeps or does I/O.
 
 mod config;
+mod judged;
 mod machine;
 mod permit;
+mod probes;
+mod ramp;
+mod snapshot;
+mod state;
+mod word;
 
-pub use config::{CircuitBreakerBuilder, Trip};
+pub use config::{BreakerSettings, CircuitBreakerBuilder, CloseWhen, SlowCalls, Trip};
+pub use judged::Judged;
 pub use permit::Permit;
+pub use snapshot::{BreakerSnapshot, WindowCounts};
+pub use state::{BreakerState, BreakerStatistics};
 
 pub(crate) use permit::Token;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 
-use crate::class::Classify;
+use crate::class::{Class, Classify, Severity};
 use crate::clock::Clock;
+use crate::config::ConfigError;
 use crate::event::{Event, Observers};
 use crate::outcome::{Error, Outcome, Rejection};
-use machine::Machine;
-
-/// What a breaker lets through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// Everything passes; results are counted.
-    Closed,
-    /// Nothing passes until the open time is over.
-    Open,
-    /// A few probes pass; they decide.
-    HalfOpen,
-    /// Nothing passes until an operator says otherwise.
-    ForcedOpen,
-    /// Everything passes and nothing is judged, until an operator says otherwise.
-    Disabled,
-}
-
-impl BreakerState {
-    /// The name used in metrics, logs and audit records.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::ForcedOpen => "forced_open",
-            Self::Disabled => "disabled",
-        }
-    }
-}
-
-impl fmt::Display for BreakerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// What a breaker has seen since it was made, and where it stands. `calls` is always the sum of its parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct BreakerStatistics {
-    /// The state now.
-    pub state: BreakerState,
-    /// How many state changes there have been.
-    pub generation: u64,
-    /// Admitted calls that ended: successes + failures + ignored.
-    pub calls: u64,
-    /// Calls that succeeded.
-    pub successes: u64,
-    /// Calls that failed by the dependency's fault.
-    pub failures: u64,
-    /// Calls that say nothing of the dependency: the caller's mistakes, cancellations.
-    pub ignored: u64,
-    /// Calls that were refused.
-    pub rejected: u64,
-    /// Failures in a row, up to now.
-    pub consecutive_failures: u32,
-    /// Calls in the window that the failure rate is computed over; 0 when consecutive failures are counted.
-    pub window_calls: u64,
-    /// Failures among them.
-    pub window_failures: u64,
-    /// How long until probes are admitted, while open.
-    pub probes_in: Option<std::time::Duration>,
-}
+use crate::pipeline::{ByClass, ByError, ByResult};
+use machine::{Machine, News};
 
 /// A circuit breaker. Cheap to clone: clones share one state, in every thread, sync and async.
 ///
@@ -183,8 +127,8 @@ impl CircuitBreaker {
     }
 
     pub(crate) fn admit(&self) -> Result<Token, Rejection> {
-        let (decision, change) = self.0.machine.admit(|| self.0.clock.now());
-        self.announce(change);
+        let (decision, news) = self.0.machine.admit(|| self.0.clock.now());
+        self.announce(news);
         decision.map_err(|(reason, retry_after)| {
             let rejection = Rejection::new(Arc::clone(&self.0.name), reason, retry_after);
             self.0.observers.emit(&Event::Rejected { rejection: &rejection });
@@ -193,8 +137,8 @@ impl CircuitBreaker {
     }
 
     pub(crate) fn settle(&self, token: Token, outcome: &Outcome) {
-        let change = self.0.machine.settle(token, outcome, || self.0.clock.now());
-        self.announce(change);
+        let news = self.0.machine.settle(token, outcome, || self.0.clock.now());
+        self.announce(news);
     }
 
     /// Makes one call through the breaker.
@@ -202,10 +146,7 @@ impl CircuitBreaker {
     /// # Errors
     /// The operation's own error, or a rejection.
     pub fn call<T, E: Classify>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, Error<E>> {
-        let permit = self.try_acquire()?;
-        let result = operation();
-        permit.settle(&outcome_of(&result));
-        result.map_err(|error| Error::operation(error, 1))
+        self.with_judge(ByClass).call(operation)
     }
 
     /// Makes one async call through the breaker, on any executor. Dropping the future returns the permit.
@@ -229,37 +170,174 @@ impl CircuitBreaker {
         &self,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Error<E>> {
-        let mut permit = self.try_acquire()?;
-        let mut operation = pin!(operation);
-        let result = poll_fn(|cx| permit.poll(operation.as_mut(), cx)).await;
-        permit.settle(&outcome_of(&result));
-        result.map_err(|error| Error::operation(error, 1))
+        self.with_judge(ByClass).call_async(operation).await
     }
 
-    /// Refuses every call until [`reset`](Self::reset) or [`disable`](Self::disable).
+    /// The same breaker for errors that do not implement [`Classify`]: `classify` says what they mean.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, CircuitBreaker};
+    ///
+    /// let breaker = CircuitBreaker::builder("parse").build()?;
+    /// let parsing = breaker.classified_by(|_: &std::num::ParseIntError| Class::of(Category::Validation));
+    /// assert_eq!(parsing.call(|| "42".parse::<u32>()).unwrap(), 42);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub const fn classified_by<C>(&self, classify: C) -> Judged<'_, ByError<C>> {
+        self.with_judge(ByError(classify))
+    }
+
+    /// The same breaker for results whose values can fail as well: `judge` says what a result means, `None` that all is
+    /// well. The caller gets the value or error as it is.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Category, Class, CircuitBreaker, Classify};
+    ///
+    /// let breaker = CircuitBreaker::builder("web").build()?;
+    /// let web = breaker.judged_by(|answer: &io::Result<u16>| match answer {
+    ///     Ok(500..) => Some(Class::of(Category::Network)),
+    ///     Ok(_) => None,
+    ///     Err(error) => Some(error.class()),
+    /// });
+    /// assert_eq!(web.call(|| Ok(503)).unwrap(), 503);
+    /// assert_eq!(breaker.statistics().failures, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub const fn judged_by<T, E, F>(&self, judge: F) -> Judged<'_, ByResult<F>>
+    where
+        F: Fn(&Result<T, E>) -> Option<Class>,
+    {
+        self.with_judge(ByResult(judge))
+    }
+
+    /// The same breaker with a [`Judge`](crate::pipeline::Judge) of your own.
+    pub const fn with_judge<J>(&self, judge: J) -> Judged<'_, J> {
+        Judged { breaker: self, judge }
+    }
+
+    /// Refuses every call until another state is set by hand.
+    #[doc(alias = "isolate")]
     pub fn force_open(&self) {
         self.set(BreakerState::ForcedOpen);
     }
 
-    /// Lets every call through and judges none, until [`reset`](Self::reset) or [`force_open`](Self::force_open).
+    /// Lets every call through and judges none, until another state is set by hand.
     pub fn disable(&self) {
         self.set(BreakerState::Disabled);
     }
 
-    /// Closes the breaker and forgets what it counted towards opening; calls under way from before are not judged.
+    /// Lets every call through and counts as when closed, until another state is set by hand. Each time it would have
+    /// opened it counts in [`would_open`](BreakerStatistics::would_open), emits a notice `would_open`, and its counting
+    /// begins anew.
+    ///
+    /// ```
+    /// use resilience_core::{BreakerState, CircuitBreaker};
+    ///
+    /// let breaker = CircuitBreaker::builder("new_backend").consecutive_failures(2).build()?;
+    /// breaker.metrics_only();
+    /// for _ in 0..5 {
+    ///     assert!(breaker.call(|| Err::<(), _>(std::io::Error::other("down"))).is_err_and(|error| error.attempts == 1));
+    /// }
+    /// # let statistics = breaker.statistics();
+    /// # assert_eq!(statistics.failures, 5, "{statistics:?}");
+    /// assert_eq!((breaker.state(), breaker.statistics().would_open), (BreakerState::MetricsOnly, 2));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn metrics_only(&self) {
+        self.set(BreakerState::MetricsOnly);
+    }
+
+    /// Closes the breaker, without a ramp, and forgets what it counted towards opening; calls under way from before are
+    /// not judged.
     pub fn reset(&self) {
         self.set(BreakerState::Closed);
     }
 
-    fn set(&self, state: BreakerState) {
-        let change = self.0.machine.set(state);
-        self.announce(change);
+    /// What it goes by.
+    pub fn settings(&self) -> BreakerSettings {
+        self.0.machine.settings()
     }
 
-    fn announce(&self, change: Option<machine::Change>) {
-        if let Some(machine::Change { from, to, generation }) = change {
-            self.0.observers.emit(&Event::BreakerStateChanged { breaker: &self.0.name, from, to, generation });
-        }
+    /// A builder with the name, settings, clock and observers of this breaker: to change some of the settings by
+    /// [`reconfigure`](Self::reconfigure).
+    pub fn to_builder(&self) -> CircuitBreakerBuilder {
+        CircuitBreakerBuilder::with_settings(Arc::clone(&self.0.name), self.settings())
+            .clock(self.0.clock.clone())
+            .observers(self.0.observers.clone())
+    }
+
+    /// Goes by the settings of `builder` from now on, in one step, for all clones. What still makes sense stays: the
+    /// state, the time an open breaker has left, the probes under way, the calls in a window of the same kind. Observers
+    /// and seed are those it was built with.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::CircuitBreaker;
+    ///
+    /// let breaker = CircuitBreaker::builder("search").failure_rate(0.5, 100, 10).build()?;
+    /// breaker.reconfigure(breaker.to_builder().failure_rate(0.3, 200, 20).open_for(Duration::from_secs(5)))?;
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the first value that cannot be used, or that the builder has another name or clock; the
+    /// breaker goes on as it was.
+    pub fn reconfigure(&self, builder: CircuitBreakerBuilder) -> Result<(), ConfigError> {
+        let settings = builder.settings_for(&self.0.name, &self.0.clock)?;
+        self.0.machine.reconfigure(settings, self.0.clock.now());
+        Ok(())
+    }
+
+    /// What it knows, as a value to [`restore`](Self::restore) after a restart or on another node.
+    pub fn snapshot(&self) -> BreakerSnapshot {
+        self.0.machine.snapshot(self.0.clock.now())
+    }
+
+    /// Takes over what `snapshot` says, as of now: time that passed since it was made is not known, so an open breaker
+    /// stays open for what was left then, and the calls of a window count as just made. Calls under way are not judged.
+    /// Statistics of calls stay this breaker's own.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names what no breaker with these settings can have said; the breaker goes on as it was.
+    ///
+    /// ```
+    /// use resilience_core::{BreakerState, CircuitBreaker};
+    ///
+    /// let build = || CircuitBreaker::builder("store").consecutive_failures(1).build();
+    /// let before = build()?;
+    /// before.try_acquire().expect("it is closed").settle(&resilience_core::Outcome::TimedOut);
+    /// let after = build()?;
+    /// after.restore(&before.snapshot())?;
+    /// assert_eq!(after.state(), BreakerState::Open);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn restore(&self, snapshot: &BreakerSnapshot) -> Result<(), ConfigError> {
+        let news = self.0.machine.restore(&self.0.name, snapshot, self.0.clock.now())?;
+        self.announce(news);
+        Ok(())
+    }
+
+    fn set(&self, state: BreakerState) {
+        let news = self.0.machine.set(state);
+        self.announce(news);
+    }
+
+    fn announce(&self, news: Option<News>) {
+        let Some(news) = news else { return };
+        let name = &self.0.name;
+        self.0.observers.emit(&match news {
+            News::Changed { from, to, generation } => {
+                Event::BreakerStateChanged { breaker: name, from, to, generation }
+            }
+            News::WouldHaveOpened => Event::notice(
+                "circuit_breaker",
+                "would_open",
+                name,
+                Severity::Medium,
+                "it would have opened, were it not in metrics-only mode",
+            ),
+        });
     }
 
     pub(crate) fn same(&self, other: &Self) -> bool {
@@ -268,12 +346,5 @@ impl CircuitBreaker {
 
     fn from_parts(name: Arc<str>, clock: Clock, observers: Observers, machine: Machine) -> Self {
         Self(Arc::new(Shared { name, clock, observers, machine }))
-    }
-}
-
-fn outcome_of<T, E: Classify>(result: &Result<T, E>) -> Outcome {
-    match result {
-        Ok(_) => Outcome::Success,
-        Err(error) => Outcome::Failure(error.class()),
     }
 }

@@ -64,6 +64,8 @@ pub enum Reason {
     CircuitForcedOpen,
     /// The circuit is half open and all its probes are under way.
     HalfOpenBusy,
+    /// The circuit has closed a short while ago and admits only a share of the calls yet.
+    CircuitRampingUp,
     /// The rate is used up.
     RateLimited,
     /// More permits were asked for at once than can ever be granted.
@@ -95,6 +97,7 @@ impl Reason {
             Self::CircuitOpen => "circuit_open",
             Self::CircuitForcedOpen => "circuit_forced_open",
             Self::HalfOpenBusy => "half_open_busy",
+            Self::CircuitRampingUp => "circuit_ramping_up",
             Self::RateLimited => "rate_limited",
             Self::ExceedsBurst { .. } => "exceeds_burst",
             Self::TooManyKeys { .. } => "too_many_keys",
@@ -132,6 +135,9 @@ impl fmt::Display for Rejection {
             Reason::CircuitOpen => write!(f, "circuit breaker `{policy}` is open"),
             Reason::CircuitForcedOpen => write!(f, "circuit breaker `{policy}` was opened by hand"),
             Reason::HalfOpenBusy => write!(f, "circuit breaker `{policy}` is half open and its probes are under way"),
+            Reason::CircuitRampingUp => {
+                write!(f, "circuit breaker `{policy}` has just closed and admits only a share of the calls")
+            }
             Reason::RateLimited => write!(f, "rate limiter `{policy}` is exhausted"),
             Reason::ExceedsBurst { requested, burst } => {
                 write!(f, "rate limiter `{policy}` grants at most {burst} permits at once; {requested} were requested")

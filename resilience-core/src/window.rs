@@ -1,9 +1,15 @@
 //! Sliding windows of call results: over the last n calls, or over the last span of time.
-//! Recording is O(1) whatever the window's size or the time since the last call; memory is fixed at build.
+//! Every counted call has a position, from 1; a window remembers only the calls that were bad and where it begins, so
+//! a good call costs it nothing. Recording takes a bounded number of steps, whatever the idle time before it.
+
+mod calls;
+mod time;
 
 use std::time::Duration;
 
-use crate::clock::{Instant, nanos};
+use crate::clock::Instant;
+use calls::CallWindow;
+use time::TimeWindow;
 
 /// One call, as the window counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,199 +26,91 @@ pub(crate) struct Counts {
     pub(crate) slow: u64,
 }
 
-impl Counts {
-    fn add(&mut self, sample: Sample) {
-        self.calls += 1;
-        self.failed += u64::from(sample.failed);
-        self.slow += u64::from(sample.slow);
-    }
-
-    fn subtract(&mut self, other: Self) {
-        self.calls -= other.calls;
-        self.failed -= other.failed;
-        self.slow -= other.slow;
-    }
-}
-
 #[derive(Debug)]
 pub(crate) enum Window {
-    Count(CountWindow),
+    Calls(CallWindow),
     Time(Box<TimeWindow>),
 }
 
 impl Window {
-    pub(crate) fn last_calls(size: usize) -> Self {
-        Self::Count(CountWindow { ring: vec![Sample::default(); size], next: 0, full: false, sums: Counts::default() })
+    pub(crate) fn last_calls(size: u32) -> Self {
+        Self::Calls(CallWindow::new(u64::from(size)))
     }
 
     pub(crate) fn last_span(span: Duration) -> Self {
         Self::Time(Box::new(TimeWindow::new(span)))
     }
 
-    pub(crate) fn needs_time(&self) -> bool {
-        matches!(self, Self::Time(_))
-    }
-
-    /// Adds a call that ended at `now` and returns the sums of the window that ends with it.
-    pub(crate) fn record(&mut self, sample: Sample, now: Instant) -> Counts {
-        match self {
-            Self::Count(window) => window.record(sample),
-            Self::Time(window) => window.record(sample, now),
+    /// Lets the window end at `now`, when `position` calls have been counted. Comes before the next call's `record`.
+    pub(crate) fn advance(&mut self, position: u64, now: Instant) {
+        if let Self::Time(window) = self {
+            window.advance(position, now);
         }
     }
 
-    pub(crate) fn counts(&mut self, now: Instant) -> Counts {
+    /// Until when calls may be counted without [`advance`](Self::advance).
+    pub(crate) fn steady_until(&self) -> Instant {
         match self {
-            Self::Count(window) => window.sums,
-            Self::Time(window) => {
-                window.rotate(now);
-                window.sums
-            }
+            Self::Calls(_) => Instant::from_nanos(u64::MAX),
+            Self::Time(window) => window.steady_until(),
         }
     }
 
+    /// Remembers the call at `position`. Calls that were good need not be recorded, only counted.
+    pub(crate) fn record(&mut self, position: u64, sample: Sample) {
+        match self {
+            Self::Calls(window) => window.record(position, sample),
+            Self::Time(window) => window.record(sample),
+        }
+    }
+
+    /// The position of the last call that is too old to be in the window that ends at `position`.
+    pub(crate) fn start(&self, position: u64) -> u64 {
+        match self {
+            Self::Calls(window) => window.start(position),
+            Self::Time(window) => window.start(),
+        }
+    }
+
+    /// The sums of the window that ends at `position` and `now`.
+    pub(crate) fn counts(&self, position: u64, now: Instant) -> Counts {
+        match self {
+            Self::Calls(window) => window.counts(position),
+            Self::Time(window) => window.counts(position, now),
+        }
+    }
+
+    /// Forgets everything; positions begin anew.
     pub(crate) fn clear(&mut self) {
         match self {
-            Self::Count(window) => {
-                window.next = 0;
-                window.full = false;
-                window.sums = Counts::default();
-            }
+            Self::Calls(window) => window.clear(),
             Self::Time(window) => window.clear(),
         }
     }
-}
 
-/// The last n calls in a ring.
-#[derive(Debug)]
-pub(crate) struct CountWindow {
-    ring: Vec<Sample>,
-    next: usize,
-    full: bool,
-    sums: Counts,
-}
-
-impl CountWindow {
-    fn record(&mut self, sample: Sample) -> Counts {
-        let slot = &mut self.ring[self.next];
-        if self.full {
-            let mut oldest = Counts::default();
-            oldest.add(*slot);
-            self.sums.subtract(oldest);
-        }
-        *slot = sample;
-        self.sums.add(sample);
-        self.next += 1;
-        if self.next == self.ring.len() {
-            self.next = 0;
-            self.full = true;
-        }
-        self.sums
-    }
-}
-
-/// How many slices a time window has: it forgets in steps of a sixteenth of its span.
-const SLICES: usize = 16;
-
-/// The calls of the last span of time, in slices. Covers at least 15/16 of the span and never more than the span.
-#[derive(Debug)]
-pub(crate) struct TimeWindow {
-    slice_nanos: u64,
-    slices: [Counts; SLICES],
-    /// The number of the newest slice, counted from the clock's origin.
-    current: u64,
-    sums: Counts,
-}
-
-impl TimeWindow {
-    fn new(span: Duration) -> Self {
-        Self {
-            slice_nanos: (nanos(span) / SLICES as u64).max(1),
-            slices: [Counts::default(); SLICES],
-            current: 0,
-            sums: Counts::default(),
-        }
-    }
-
-    fn index(slice: u64) -> usize {
-        // The remainder is below 16, so the cast is exact.
-        #[allow(clippy::cast_possible_truncation)]
-        let index = (slice % SLICES as u64) as usize;
-        index
-    }
-
-    /// Forgets the slices that have left the window at `now`. A time before the newest slice counts as that slice.
-    fn rotate(&mut self, now: Instant) {
-        let slice = now.as_nanos() / self.slice_nanos;
-        if slice <= self.current {
-            return;
-        }
-        if slice - self.current >= SLICES as u64 {
-            self.clear();
-        } else {
-            for passed in self.current + 1..=slice {
-                let left = std::mem::take(&mut self.slices[Self::index(passed)]);
-                self.sums.subtract(left);
+    /// Puts `counts` into a window that is empty, as if those calls had just ended, bad ones spread evenly among good
+    /// ones; returns the position of the last. More calls than the window holds are scaled down.
+    pub(crate) fn refill(&mut self, counts: Counts, now: Instant) -> u64 {
+        match self {
+            Self::Calls(window) => window.refill(counts),
+            Self::Time(window) => {
+                window.hold(counts, counts.calls, now);
+                counts.calls
             }
         }
-        self.current = slice;
     }
 
-    fn record(&mut self, sample: Sample, now: Instant) -> Counts {
-        self.rotate(now);
-        self.slices[Self::index(self.current)].add(sample);
-        self.sums.add(sample);
-        self.sums
-    }
-
-    fn clear(&mut self) {
-        self.slices = [Counts::default(); SLICES];
-        self.sums = Counts::default();
+    /// Takes over what `before` holds, where that is a window of the same kind: exactly the last calls that both hold;
+    /// of a time window of another span, its sums. A window of another kind begins empty at `position`.
+    pub(crate) fn inherit(&mut self, before: Option<Self>, position: u64, now: Instant) {
+        match (self, before) {
+            (Self::Calls(window), Some(Self::Calls(before))) => window.inherit(before, position),
+            (Self::Calls(window), _) => window.begin(position),
+            (Self::Time(window), Some(Self::Time(before))) => window.inherit(*before, position, now),
+            (Self::Time(window), _) => window.hold(Counts::default(), position, now),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn sum(samples: impl Iterator<Item = Sample>) -> Counts {
-        let mut counts = Counts::default();
-        samples.for_each(|sample| counts.add(sample));
-        counts
-    }
-
-    fn samples() -> impl Strategy<Value = Vec<(bool, bool, u64)>> {
-        // Gaps from nothing over slice edges to idle times far beyond the window.
-        let gap = prop_oneof![Just(0), 1_u64..50, 90_u64..110, 1_500_u64..1_700, Just(1_000_000)];
-        proptest::collection::vec((any::<bool>(), any::<bool>(), gap), 1..300)
-    }
-
-    proptest! {
-        #[test]
-        fn a_count_window_equals_the_sum_of_the_last_n(calls in samples(), size in 1_usize..40) {
-            let mut window = Window::last_calls(size);
-            let mut all = Vec::new();
-            for (failed, slow, _) in calls {
-                let sample = Sample { failed, slow };
-                all.push(sample);
-                let naive = sum(all.iter().rev().take(size).copied());
-                prop_assert_eq!(window.record(sample, Instant::default()), naive);
-            }
-        }
-
-        #[test]
-        fn a_time_window_equals_the_sum_of_its_sixteen_slices(calls in samples()) {
-            let mut window = Window::last_span(Duration::from_nanos(1_600));
-            let mut all: Vec<(u64, Sample)> = Vec::new();
-            let mut now = 5_000;
-            for (failed, slow, gap) in calls {
-                now += gap;
-                let sample = Sample { failed, slow };
-                all.push((now, sample));
-                let naive = sum(all.iter().filter(|(at, _)| at / 100 + SLICES as u64 > now / 100).map(|(_, sample)| *sample));
-                prop_assert_eq!(window.record(sample, Instant::from_nanos(now)), naive);
-            }
-        }
-    }
-}
+mod tests;

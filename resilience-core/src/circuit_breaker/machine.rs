@@ -1,48 +1,75 @@
 //! The breaker's state machine: told the time, it answers; it never sleeps and knows no clock, name or observer.
 //! Invariants: at most `half_open_permits` probes of a generation are under way; an outcome of an older generation
-//! changes nothing but statistics; the manual states change only by [`Machine::set`].
+//! changes nothing but statistics; the manual states change only by hand; every counted call is judged in one order,
+//! and a good one that can change nothing takes no lock.
+
+mod by_hand;
 
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::config::{Settings, Trip};
-use super::{BreakerState, BreakerStatistics, Token};
-use crate::clock::Instant;
+use super::Token;
+use super::config::{BreakerSettings, Trip};
+use super::probes::Probes;
+use super::ramp::{Asked, RampUp};
+use super::word::{Gate, LAST_POSITION, Mode, Tally};
+use super::{BreakerState, BreakerStatistics};
+use crate::clock::{Instant, nanos};
 use crate::outcome::{Outcome, Reason};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::window::{Counts, Sample, Window};
 
-/// A state change that happened.
+/// Something that the outside should hear of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Change {
-    pub(super) from: BreakerState,
-    pub(super) to: BreakerState,
-    pub(super) generation: u64,
+pub(super) enum News {
+    Changed { from: BreakerState, to: BreakerState, generation: u64 },
+    WouldHaveOpened,
 }
 
 /// A call's admission, or why not and when to ask again.
 pub(super) type Decision = Result<Token, (Reason, Option<Duration>)>;
 
 pub(super) struct Machine {
-    settings: Settings,
-    /// State in the low three bits, generation above: one load decides for a closed breaker.
-    word: CachePadded<AtomicU64>,
+    front: CachePadded<Front>,
+    /// A [`Tally`]: the one word that every counted call writes.
+    tally: CachePadded<AtomicU64>,
+    totals: CachePadded<Totals>,
+    guarded: Mutex<Guarded>,
+}
+
+/// What every call reads. Written under the lock only, and rarely.
+struct Front {
+    /// A [`Gate`].
+    gate: AtomicU64,
     /// When an open breaker starts to probe, in nanoseconds.
     probe_at: AtomicU64,
-    /// Failures in a row. Written under the lock, read without it to skip the lock on success.
-    consecutive: AtomicU32,
-    guarded: Mutex<Guarded>,
-    totals: CachePadded<Totals>,
+    /// From how many nanoseconds on a call is slow.
+    slow_after: AtomicU64,
+    /// A good call at a position after this one changes nothing: enough calls are in the window, and one more good one
+    /// makes it better. Up to it, calls are judged under the lock.
+    judged_until: AtomicU64,
+    /// Until when the window does not move on, in nanoseconds. Later calls are judged under the lock.
+    steady_until: AtomicU64,
 }
 
 /// What only the holder of the lock may touch.
 struct Guarded {
+    settings: BreakerSettings,
     window: Option<Window>,
-    probes_under_way: u32,
-    probe_successes: u32,
+    row: Row,
+    probes: Probes,
+    ramp: Option<RampUp>,
+    openings: u32,
+    would_open: u64,
+    /// Calls counted by tallies that have ended. Less what snapshots put into tallies, so it may wrap.
+    counted: u64,
+    /// Failures among all calls that were ever counted by a tally.
+    failed: u64,
+    random: fastrand::Rng,
 }
 
+/// Calls that no tally counts: of the past, of probes, of a disabled breaker.
 struct Totals {
     successes: AtomicU64,
     failures: AtomicU64,
@@ -50,116 +77,169 @@ struct Totals {
     rejected: AtomicU64,
 }
 
-const STATE_BITS: u32 = 3;
-
-fn pack(state: BreakerState, generation: u64) -> u64 {
-    let code = match state {
-        BreakerState::Closed => 0,
-        BreakerState::Open => 1,
-        BreakerState::HalfOpen => 2,
-        BreakerState::ForcedOpen => 3,
-        BreakerState::Disabled => 4,
-    };
-    generation << STATE_BITS | code
+/// Failures in a row, by the position of the last: any other call after it ends the row.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    last: u64,
+    length: u32,
 }
 
-fn unpack(word: u64) -> (BreakerState, u64) {
-    let state = match word & 0b111 {
-        0 => BreakerState::Closed,
-        1 => BreakerState::Open,
-        2 => BreakerState::HalfOpen,
-        3 => BreakerState::ForcedOpen,
-        _ => BreakerState::Disabled,
-    };
-    (state, word >> STATE_BITS)
+impl Row {
+    fn failed(&mut self, position: u64) {
+        self.length = self.length_at(position - 1).saturating_add(1);
+        self.last = position;
+    }
+
+    fn length_at(&self, position: u64) -> u32 {
+        if self.last == position { self.length } else { 0 }
+    }
 }
 
 impl Machine {
-    pub(super) fn new(settings: Settings) -> Self {
-        let window = match settings.trip {
-            Trip::ConsecutiveFailures(_) => None,
-            Trip::FailureRateOfCalls { calls, .. } => Some(Window::last_calls(calls as usize)),
-            Trip::FailureRateOfTime { span, .. } => Some(Window::last_span(span)),
-        };
-        Self {
-            settings,
-            word: CachePadded::new(AtomicU64::new(pack(BreakerState::Closed, 0))),
-            probe_at: AtomicU64::new(0),
-            consecutive: AtomicU32::new(0),
-            guarded: Mutex::new(Guarded { window, probes_under_way: 0, probe_successes: 0 }),
+    pub(super) fn new(settings: BreakerSettings, random: fastrand::Rng) -> Self {
+        let gate = Gate::new(Mode::Closed, settings.needs_time(), 0);
+        let machine = Self {
+            front: CachePadded::new(Front {
+                gate: AtomicU64::new(gate.0),
+                probe_at: AtomicU64::new(0),
+                slow_after: AtomicU64::new(slow_after(&settings)),
+                judged_until: AtomicU64::new(0),
+                steady_until: AtomicU64::new(0),
+            }),
+            tally: CachePadded::new(AtomicU64::new(Tally::new(0, 0).0)),
             totals: CachePadded::new(Totals {
                 successes: AtomicU64::new(0),
                 failures: AtomicU64::new(0),
                 ignored: AtomicU64::new(0),
                 rejected: AtomicU64::new(0),
             }),
-        }
+            guarded: Mutex::new(Guarded {
+                window: settings.window(),
+                settings,
+                row: Row::default(),
+                probes: Probes::default(),
+                ramp: None,
+                openings: 0,
+                would_open: 0,
+                counted: 0,
+                failed: 0,
+                random,
+            }),
+        };
+        machine.publish(&lock(&machine.guarded));
+        machine
     }
 
     pub(super) fn state(&self) -> BreakerState {
-        self.load().0
+        self.gate().mode().state()
     }
 
-    fn load(&self) -> (BreakerState, u64) {
-        // Acquire pairs with the release in `transition`: who sees a state sees what was set up for it.
-        unpack(self.word.load(Ordering::Acquire))
+    fn gate(&self) -> Gate {
+        // Acquire pairs with the release in `open_gate`: who sees a state sees what was set up for it.
+        Gate(self.front.gate.load(Ordering::Acquire))
     }
 
-    pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Decision, Option<Change>) {
-        let (state, generation) = self.load();
-        let (decision, change) = match state {
-            BreakerState::Closed | BreakerState::Disabled => (Ok(self.token(generation, &now)), None),
-            BreakerState::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
-            BreakerState::Open => match self.open_time_left(now()) {
+    fn tally(&self) -> Tally {
+        // Acquire pairs with the release half of the exchange in `count`: who sees a position sees the bounds that
+        // were published before the call at it was counted.
+        Tally(self.tally.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Decision, Option<News>) {
+        let gate = self.gate();
+        if gate.mode() == Mode::Closed {
+            return (Ok(token(gate, &now)), None);
+        }
+        let (decision, news) = match gate.mode() {
+            Mode::Closed | Mode::Disabled | Mode::MetricsOnly => (Ok(token(gate, &now)), None),
+            Mode::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
+            Mode::Open => match self.open_time_left(now()) {
                 Some(left) => (Err((Reason::CircuitOpen, Some(left))), None),
-                None => self.admit_probe(&now),
+                None => self.admit_guarded(&now),
             },
-            BreakerState::HalfOpen => self.admit_probe(&now),
+            Mode::HalfOpen | Mode::RampUp => self.admit_guarded(&now),
         };
         if decision.is_err() {
             // Relaxed: a counter, nothing is published through it.
             self.totals.rejected.fetch_add(1, Ordering::Relaxed);
         }
-        (decision, change)
+        (decision, news)
     }
 
     /// How long the breaker stays open, or `None` when its time is over.
     fn open_time_left(&self, now: Instant) -> Option<Duration> {
-        // Relaxed: the load of the word was an acquire, and a later opening only makes this value later.
-        let probe_at = Instant::from_nanos(self.probe_at.load(Ordering::Relaxed));
+        // Relaxed: the load of the gate was an acquire; if it was opened anew meanwhile, the newer time is as true.
+        let probe_at = Instant::from_nanos(self.front.probe_at.load(Ordering::Relaxed));
         (now < probe_at).then(|| probe_at.saturating_duration_since(now))
     }
 
-    /// Decides under the lock, where open turns into half-open and probes are counted.
-    fn admit_probe(&self, now: &impl Fn() -> Instant) -> (Decision, Option<Change>) {
+    /// Decides under the lock, where open turns into half-open, probes are counted and the ramp's credit is kept.
+    #[cold]
+    fn admit_guarded(&self, now: &impl Fn() -> Instant) -> (Decision, Option<News>) {
         let mut guarded = lock(&self.guarded);
+        let guarded = &mut *guarded;
         // The state may have moved on before the lock was had.
-        let (state, generation) = self.load();
-        match state {
-            BreakerState::Closed | BreakerState::Disabled => (Ok(self.token(generation, now)), None),
-            BreakerState::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
-            BreakerState::Open => {
-                if let Some(left) = self.open_time_left(now()) {
+        let gate = self.gate();
+        match gate.mode() {
+            Mode::Closed | Mode::Disabled | Mode::MetricsOnly => (Ok(token(gate, now)), None),
+            Mode::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
+            Mode::Open => {
+                let at = now();
+                if let Some(left) = self.open_time_left(at) {
                     return (Err((Reason::CircuitOpen, Some(left))), None);
                 }
-                let change = self.transition(&mut guarded, BreakerState::HalfOpen);
-                guarded.probes_under_way = 1;
-                (Ok(self.token(change.generation, now)), Some(change))
+                let change = self.transition(guarded, Mode::HalfOpen);
+                guarded.probes.admit(guarded.settings.half_open_permits, at);
+                (Ok(token(self.gate(), &|| at)), Some(change))
             }
-            BreakerState::HalfOpen if guarded.probes_under_way < self.settings.half_open_permits => {
-                guarded.probes_under_way += 1;
-                (Ok(self.token(generation, now)), None)
+            Mode::HalfOpen => self.admit_probe(guarded, gate, now()),
+            Mode::RampUp => {
+                let at = now();
+                match guarded.ramp.as_mut().map_or(Asked::Over, |ramp| ramp.ask(at)) {
+                    Asked::Passes => (Ok(token(gate, &|| at)), None),
+                    Asked::Refused(wait) => (Err((Reason::CircuitRampingUp, Some(wait))), None),
+                    Asked::Over => {
+                        // The same generation: calls of the ramp and after it are of one kind.
+                        guarded.ramp = None;
+                        self.open_gate(guarded, Mode::Closed, gate.generation());
+                        (Ok(token(gate, &|| at)), None)
+                    }
+                }
             }
-            BreakerState::HalfOpen => (Err((Reason::HalfOpenBusy, None)), None),
         }
     }
 
-    fn token(&self, generation: u64, now: &impl Fn() -> Instant) -> Token {
-        Token { generation, started: self.settings.slow_calls.map(|_| now()) }
+    fn admit_probe(&self, guarded: &mut Guarded, gate: Gate, now: Instant) -> (Decision, Option<News>) {
+        if guarded.probes.admit(guarded.settings.half_open_permits, now) {
+            return (Ok(token(gate, &|| now)), None);
+        }
+        match guarded.settings.half_open_timeout.map(|limit| guarded.probes.time_left(limit, now)) {
+            None => (Err((Reason::HalfOpenBusy, None)), None),
+            Some(Duration::ZERO) => {
+                let change = self.open(guarded, now);
+                (Err((Reason::CircuitOpen, self.open_time_left(now))), Some(change))
+            }
+            Some(left) => (Err((Reason::HalfOpenBusy, Some(left))), None),
+        }
     }
 
-    pub(super) fn settle(&self, token: Token, outcome: &Outcome, now: impl Fn() -> Instant) -> Option<Change> {
+    #[inline]
+    pub(super) fn settle(&self, token: Token, outcome: &Outcome, now: impl Fn() -> Instant) -> Option<News> {
         let verdict = outcome.verdict();
+        let gate = self.gate();
+        let is_current = gate.generation() == token.generation;
+        if let (true, true, Some(success)) = (is_current, gate.mode().counts(), verdict) {
+            let needs_time = token.started.is_some() || gate.needs().at_end;
+            let ended = if needs_time { now() } else { Instant::default() };
+            if success && self.count_good(token, ended) {
+                return None;
+            }
+            match self.judge(token, success, ended, &now) {
+                Ok(news) => return news,
+                Err(Stale) => {}
+            }
+        }
         let total = match verdict {
             Some(true) => &self.totals.successes,
             Some(false) => &self.totals.failures,
@@ -167,135 +247,216 @@ impl Machine {
         };
         // Relaxed: a counter, nothing is published through it.
         total.fetch_add(1, Ordering::Relaxed);
+        if is_current && gate.mode() == Mode::HalfOpen { self.settle_probe(token, verdict, &now) } else { None }
+    }
 
-        let (state, generation) = self.load();
-        if generation != token.generation {
-            return None;
+    /// Counts a success without a lock, if it can change nothing; `false` when it has not been counted.
+    #[inline]
+    fn count_good(&self, token: Token, ended: Instant) -> bool {
+        // Relaxed: the bounds are re-read below by whom it matters to.
+        if self.is_slow(token, ended) || ended.as_nanos() >= self.front.steady_until.load(Ordering::Relaxed) {
+            return false;
         }
-        match state {
-            BreakerState::Closed => self.settle_closed(token, verdict?, &now),
-            BreakerState::HalfOpen => self.settle_probe(token, verdict, &now),
-            BreakerState::Open | BreakerState::ForcedOpen | BreakerState::Disabled => None,
+        loop {
+            let tally = self.tally();
+            // Relaxed: ordered by the acquire of the tally. A bound that is published after that belongs to a call that
+            // is counted after this one, which the exchange makes sure of.
+            let may_change =
+                tally.position() >= LAST_POSITION || tally.position() < self.front.judged_until.load(Ordering::Relaxed);
+            if may_change || !tally.is_of(token.generation) {
+                return false;
+            }
+            if self.count(tally).is_some() {
+                return true;
+            }
         }
     }
 
-    fn settle_closed(&self, token: Token, success: bool, now: &impl Fn() -> Instant) -> Option<Change> {
-        let counts_in_a_row = matches!(self.settings.trip, Trip::ConsecutiveFailures(_));
-        // Relaxed: a failure that is being counted at this moment may as well have come after this success.
-        if counts_in_a_row && success && self.consecutive.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
+    /// Takes the position after `tally`; `None` when that was not the last any more.
+    #[inline]
+    fn count(&self, tally: Tally) -> Option<u64> {
+        let next = tally.next();
+        // AcqRel: publishes the bounds set before it to whoever is counted after it. See `tally`.
+        let counted = self.tally.compare_exchange_weak(tally.0, next.0, Ordering::AcqRel, Ordering::Relaxed);
+        counted.ok().map(|_| next.position())
+    }
+
+    /// Counts a call under the lock and acts on what the window says with it.
+    fn judge(
+        &self,
+        token: Token,
+        success: bool,
+        ended: Instant,
+        now: &impl Fn() -> Instant,
+    ) -> Result<Option<News>, Stale> {
         let mut guarded = lock(&self.guarded);
-        if self.load() != (BreakerState::Closed, token.generation) {
-            return None;
+        let guarded = &mut *guarded;
+        let gate = self.gate();
+        if gate.generation() != token.generation {
+            return Err(Stale);
         }
-        let in_a_row = if success { 0 } else { self.consecutive.load(Ordering::Relaxed).saturating_add(1) };
-        self.consecutive.store(in_a_row, Ordering::Relaxed);
-        let opens = match (self.settings.trip, &mut guarded.window) {
-            (Trip::ConsecutiveFailures(threshold), _) => in_a_row >= threshold,
-            (
-                Trip::FailureRateOfCalls { rate, minimum_calls, .. }
-                | Trip::FailureRateOfTime { rate, minimum_calls, .. },
-                Some(window),
-            ) => {
-                let needs_time = window.needs_time() || token.started.is_some();
-                let ended = if needs_time { now() } else { Instant::default() };
-                let slow = self.is_slow(token, ended);
-                let counts = window.record(Sample { failed: !success, slow }, ended);
-                self.exceeds(&counts, rate, minimum_calls)
+        if self.tally().position() >= LAST_POSITION {
+            self.begin(guarded, gate.generation());
+        }
+        let slow = self.is_slow(token, ended);
+        if let Some(window) = &mut guarded.window {
+            window.advance(self.tally().position(), ended);
+        }
+        self.publish(guarded);
+        // Only successes that change nothing can come in between, and only while the tally is of this generation.
+        let position = loop {
+            if let Some(position) = self.count(self.tally()) {
+                break position;
             }
-            (_, None) => false,
         };
-        opens.then(|| self.open(&mut guarded, now()))
+        if !success {
+            guarded.failed += 1;
+            guarded.row.failed(position);
+        }
+        let trips = match (&mut guarded.window, guarded.settings.trip) {
+            (_, Trip::ConsecutiveFailures(threshold)) => guarded.row.length_at(position) >= threshold,
+            (Some(window), _) => {
+                window.record(position, Sample { failed: !success, slow });
+                guarded.settings.trips(&window.counts(position, ended))
+            }
+            (None, _) => false,
+        };
+        Ok(match (trips, gate.mode()) {
+            (false, _) => None,
+            (true, Mode::MetricsOnly) => {
+                guarded.would_open += 1;
+                self.begin(guarded, gate.generation());
+                Some(News::WouldHaveOpened)
+            }
+            (true, _) => Some(self.open(guarded, now())),
+        })
     }
 
     fn is_slow(&self, token: Token, ended: Instant) -> bool {
-        match (self.settings.slow_calls, token.started) {
-            (Some(slow), Some(started)) => ended.saturating_duration_since(started) > slow.longer_than,
-            _ => false,
-        }
+        // Relaxed: whoever ends while the settings change may be measured by either.
+        let slow_after = || self.front.slow_after.load(Ordering::Relaxed);
+        token.started.is_some_and(|started| nanos(ended.saturating_duration_since(started)) > slow_after())
     }
 
-    fn exceeds(&self, counts: &Counts, rate: f64, minimum_calls: u32) -> bool {
-        if counts.calls < u64::from(minimum_calls) {
-            return false;
-        }
-        let calls = counts.calls as f64;
-        counts.failed as f64 / calls >= rate
-            || self.settings.slow_calls.is_some_and(|slow| counts.slow as f64 / calls >= slow.rate)
-    }
-
-    fn settle_probe(&self, token: Token, verdict: Option<bool>, now: &impl Fn() -> Instant) -> Option<Change> {
+    #[cold]
+    fn settle_probe(&self, token: Token, verdict: Option<bool>, now: &impl Fn() -> Instant) -> Option<News> {
         let mut guarded = lock(&self.guarded);
-        if self.load() != (BreakerState::HalfOpen, token.generation) {
+        let guarded = &mut *guarded;
+        let gate = self.gate();
+        if (gate.mode(), gate.generation()) != (Mode::HalfOpen, token.generation) {
             return None;
         }
-        guarded.probes_under_way = guarded.probes_under_way.saturating_sub(1);
         // A probe that took too long is no sign of health, whatever it returned.
         let verdict = verdict.map(|success| success && !(token.started.is_some() && self.is_slow(token, now())));
-        match verdict {
-            None => None,
-            Some(false) => Some(self.open(&mut guarded, now())),
-            Some(true) => {
-                guarded.probe_successes += 1;
-                (guarded.probe_successes >= self.settings.half_open_successes)
-                    .then(|| self.transition(&mut guarded, BreakerState::Closed))
-            }
+        if !guarded.probes.settle(verdict, guarded.settings.close_when)? {
+            return Some(self.open(guarded, now()));
         }
+        let Some(over) = guarded.settings.ramp_up else { return Some(self.transition(guarded, Mode::Closed)) };
+        let ramp = RampUp::new(now(), over, guarded.settings.half_open_permits);
+        let change = self.transition(guarded, Mode::RampUp);
+        guarded.ramp = Some(ramp);
+        Some(change)
     }
 
-    fn open(&self, guarded: &mut MutexGuard<'_, Guarded>, now: Instant) -> Change {
-        // Relaxed: published by the release store of the word that follows.
-        self.probe_at.store((now + self.settings.open_for).as_nanos(), Ordering::Relaxed);
-        self.transition(guarded, BreakerState::Open)
+    fn open(&self, guarded: &mut Guarded, now: Instant) -> News {
+        guarded.openings = guarded.openings.saturating_add(1);
+        let time = guarded.settings.open_time(guarded.openings, guarded.random.f64());
+        // Relaxed: published by the release of the gate that follows.
+        self.front.probe_at.store((now + time).as_nanos(), Ordering::Relaxed);
+        self.transition(guarded, Mode::Open)
     }
 
     /// Moves to `to` and begins a new generation: what was counted before is history.
-    fn transition(&self, guarded: &mut MutexGuard<'_, Guarded>, to: BreakerState) -> Change {
-        let (from, generation) = self.load();
-        guarded.probes_under_way = 0;
-        guarded.probe_successes = 0;
+    fn transition(&self, guarded: &mut Guarded, to: Mode) -> News {
+        let from = self.gate();
+        let generation = from.generation() + 1;
+        if !matches!(to, Mode::Open | Mode::HalfOpen) {
+            guarded.openings = 0;
+        }
+        guarded.probes = Probes::default();
+        guarded.ramp = None;
+        self.begin(guarded, generation);
+        self.open_gate(guarded, to, generation);
+        News::Changed { from: from.mode().state(), to: to.state(), generation }
+    }
+
+    fn open_gate(&self, guarded: &Guarded, mode: Mode, generation: u64) {
+        // Release pairs with the acquire in `gate`.
+        self.front.gate.store(Gate::new(mode, guarded.settings.needs_time(), generation).0, Ordering::Release);
+    }
+
+    /// Ends the tally, whose count is final from here on, and begins an empty one of `generation`.
+    fn begin(&self, guarded: &mut Guarded, generation: u64) {
+        // AcqRel: orders what follows after every call that the old tally counted.
+        let ended = Tally(self.tally.swap(Tally::new(generation, 0).0, Ordering::AcqRel));
+        guarded.counted = guarded.counted.wrapping_add(ended.position());
+        guarded.row = Row::default();
         if let Some(window) = &mut guarded.window {
             window.clear();
         }
-        self.consecutive.store(0, Ordering::Relaxed);
-        let generation = generation + 1;
-        // Release pairs with the acquire in `load`.
-        self.word.store(pack(to, generation), Ordering::Release);
-        Change { from, to, generation }
+        self.publish(guarded);
     }
 
-    /// Moves to a state by hand; `None` when it is there already.
-    pub(super) fn set(&self, state: BreakerState) -> Option<Change> {
-        let mut guarded = lock(&self.guarded);
-        if self.state() == state && state != BreakerState::Closed {
-            return None;
-        }
-        let change = self.transition(&mut guarded, state);
-        (change.from != change.to).then_some(change)
+    /// Publishes until where calls must be judged. Comes after every move of the window, before the next call is
+    /// counted under the lock.
+    fn publish(&self, guarded: &Guarded) {
+        let minimum = match guarded.settings.trip {
+            Trip::ConsecutiveFailures(_) => 0,
+            Trip::FailureRateOfCalls { minimum_calls, .. } | Trip::FailureRateOfTime { minimum_calls, .. } => {
+                minimum_calls
+            }
+        };
+        let (start, steady_until) = match &guarded.window {
+            None => (0, Instant::from_nanos(u64::MAX)),
+            Some(window) => (window.start(self.tally().position()), window.steady_until()),
+        };
+        // Relaxed, both: published by the next release of the tally or the gate.
+        self.front.judged_until.store(start + u64::from(minimum), Ordering::Relaxed);
+        self.front.steady_until.store(steady_until.as_nanos(), Ordering::Relaxed);
     }
 
     pub(super) fn statistics(&self, now: Instant) -> BreakerStatistics {
-        let mut guarded = lock(&self.guarded);
-        let (state, generation) = self.load();
-        let window = guarded.window.as_mut().map_or_else(Counts::default, |window| window.counts(now));
-        drop(guarded);
+        let guarded = lock(&self.guarded);
+        let gate = self.gate();
+        let position = self.tally().position();
+        let window = self.window_counts(&guarded, position, now);
         let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let totals = &self.totals;
-        let (successes, failures, ignored) = (read(&totals.successes), read(&totals.failures), read(&totals.ignored));
+        let counted = guarded.counted.wrapping_add(position).wrapping_sub(guarded.failed);
+        let successes = read(&totals.successes).wrapping_add(counted);
+        let (failures, ignored) = (read(&totals.failures) + guarded.failed, read(&totals.ignored));
         BreakerStatistics {
-            state,
-            generation,
+            state: gate.mode().state(),
+            generation: gate.generation(),
             // Computed, so that the sum always holds.
             calls: successes + failures + ignored,
             successes,
             failures,
             ignored,
             rejected: read(&totals.rejected),
-            consecutive_failures: self.consecutive.load(Ordering::Relaxed),
+            consecutive_failures: guarded.row.length_at(position),
             window_calls: window.calls,
             window_failures: window.failed,
-            probes_in: if state == BreakerState::Open { self.open_time_left(now) } else { None },
+            window_slow: window.slow,
+            probes_in: if gate.mode() == Mode::Open { self.open_time_left(now) } else { None },
+            openings: guarded.openings,
+            ramp_up_left: guarded.ramp.and_then(|ramp| ramp.left(now)),
+            would_open: guarded.would_open,
         }
     }
+
+    fn window_counts(&self, guarded: &Guarded, position: u64, now: Instant) -> Counts {
+        guarded.window.as_ref().map_or_else(Counts::default, |window| window.counts(position, now))
+    }
+}
+
+/// The call is of an older generation.
+struct Stale;
+
+fn token(gate: Gate, now: &impl Fn() -> Instant) -> Token {
+    Token { generation: gate.generation(), started: gate.needs().at_start.then(now) }
+}
+
+fn slow_after(settings: &BreakerSettings) -> u64 {
+    settings.slow_calls.map_or(u64::MAX, |slow| nanos(slow.longer_than))
 }

@@ -1,0 +1,61 @@
+//! A breaker together with who says what results mean: for errors without a class, and for values that are failures.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+
+use super::CircuitBreaker;
+use crate::outcome::{Error, Outcome};
+use crate::pipeline::Judge;
+
+/// A breaker together with who says what results mean: made by [`CircuitBreaker::classified_by`],
+/// [`CircuitBreaker::judged_by`] and [`CircuitBreaker::with_judge`].
+#[derive(Clone, Copy)]
+pub struct Judged<'b, J> {
+    pub(super) breaker: &'b CircuitBreaker,
+    pub(super) judge: J,
+}
+
+impl<J> fmt::Debug for Judged<'_, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.breaker.fmt(f)
+    }
+}
+
+impl<J> Judged<'_, J> {
+    /// As [`CircuitBreaker::call`]. A value that is judged a failure counts as one and is returned as it is.
+    ///
+    /// # Errors
+    /// The operation's own error, or a rejection.
+    pub fn call<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, Error<E>>
+    where
+        J: Judge<T, E>,
+    {
+        let permit = self.breaker.try_acquire()?;
+        let result = operation();
+        permit.settle(&self.outcome(&result));
+        result.map_err(|error| Error::operation(error, 1))
+    }
+
+    /// As [`CircuitBreaker::call_async`]. A value that is judged a failure counts as one and is returned as it is.
+    ///
+    /// # Errors
+    /// The operation's own error, or a rejection.
+    pub async fn call_async<T, E>(&self, operation: impl Future<Output = Result<T, E>>) -> Result<T, Error<E>>
+    where
+        J: Judge<T, E>,
+    {
+        let mut permit = self.breaker.try_acquire()?;
+        let mut operation = pin!(operation);
+        let result = poll_fn(|cx| permit.poll(operation.as_mut(), cx)).await;
+        permit.settle(&self.outcome(&result));
+        result.map_err(|error| Error::operation(error, 1))
+    }
+
+    fn outcome<T, E>(&self, result: &Result<T, E>) -> Outcome
+    where
+        J: Judge<T, E>,
+    {
+        self.judge.judge(result).map_or(Outcome::Success, Outcome::Failure)
+    }
+}
