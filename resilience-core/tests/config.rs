@@ -38,7 +38,7 @@ const RATIO: Kind = Kind::Part { from_0: false, max: 1.0, percent: true };
 const SPREAD: Kind = Kind::Part { from_0: true, max: 1.0, percent: true };
 const SPAN: Kind = Kind::Span { from_0: false };
 
-const FIELDS: [(&str, &str, Kind); 27] = [
+const FIELDS: [(&str, &str, Kind); 32] = [
     ("breakers", "consecutive_failures", Kind::Whole(1, ALL)),
     ("breakers", "failure_rate", RATIO),
     ("breakers", "window_calls", Kind::Whole(1, 1_000_000)),
@@ -49,6 +49,11 @@ const FIELDS: [(&str, &str, Kind); 27] = [
     ("breakers", "open_for", SPAN),
     ("breakers", "half_open_permits", Kind::Whole(1, ALL)),
     ("breakers", "half_open_successes", Kind::Whole(1, ALL)),
+    ("breakers", "open_jitter", SPREAD),
+    ("breakers", "half_open_rate", RATIO),
+    ("breakers", "half_open_calls", Kind::Whole(1, ALL)),
+    ("breakers", "half_open_timeout", SPAN),
+    ("breakers", "ramp_up", SPAN),
     ("limiters", "rate", Kind::Rate),
     ("limiters", "burst", Kind::Whole(1, ALL)),
     ("limiters", "sliding_window", Kind::Rate),
@@ -203,8 +208,8 @@ fn the_table_of_fields_is_complete() {
 fn messages_name_field_value_and_what_is_allowed() {
     let window = "window_calls = 10\nminimum_calls = 5";
     insta::assert_snapshot!(refusal("breakers.search.failure_rate = 1.5"), @r#"`breakers.search.failure_rate` is 1.5; allowed: more than 0, at most 1, or a percentage as "50%""#);
-    insta::assert_snapshot!(refusal("breakers.search.open_for = 60"), @r#"`breakers.search.open_for` is 60; allowed: a duration from more than 0s to 10 years with its unit, as in "250ms", "1.5s" or "1h30m""#);
-    insta::assert_snapshot!(refusal("breakers.search.open_after = 5"), @"`breakers.search.open_after` is 5; allowed: no such field, only consecutive_failures, failure_rate, window_calls, window_span, minimum_calls, slow_call_rate, slow_call_duration, open_for, half_open_permits, half_open_successes");
+    insta::assert_snapshot!(refusal("breakers.search.ramp_up = 60"), @r#"`breakers.search.ramp_up` is 60; allowed: a duration from more than 0s to 10 years with its unit, as in "250ms", "1.5s" or "1h30m""#);
+    insta::assert_snapshot!(refusal("breakers.search.open_after = 5"), @"`breakers.search.open_after` is 5; allowed: no such field, only consecutive_failures, failure_rate, window_calls, window_span, minimum_calls, slow_call_rate, slow_call_duration, open_for, open_jitter, half_open_permits, half_open_successes, half_open_rate, half_open_calls, half_open_timeout, ramp_up");
     insta::assert_snapshot!(refusal("braker.search.open_for = '5s'"), @r#"`braker` is a table with "search"; allowed: no such field, only breakers, retries, budgets, limiters, bulkheads, pipelines"#);
     insta::assert_snapshot!(refusal("breakers.'a b' = {}"), @r#"`breakers` is "a b"; allowed: 1 to 128 of A-Z a-z 0-9 _ - . : /"#);
     insta::assert_snapshot!(refusal("breakers = 5"), @"`breakers` is 5; allowed: a table by name");
@@ -218,6 +223,20 @@ fn messages_name_field_value_and_what_is_allowed() {
 fn fields_that_need_or_exclude_each_other_are_checked() {
     let breaker = |fields: &str| refusal(&format!("breakers.x = {{ {fields} }}"));
     let expected = [
+        ("half_open_rate = 0.5", "`breakers.x.half_open_rate` is 0.5; allowed: only together with half_open_calls"),
+        ("half_open_calls = 5", "`breakers.x.half_open_calls` is 5; allowed: only together with half_open_rate"),
+        (
+            "half_open_rate = 1, half_open_calls = 5, half_open_successes = 5",
+            "`breakers.x.half_open_rate` is 1; allowed: only without half_open_successes",
+        ),
+        (
+            "open_for = { kind = 'linear', initial = '2s', cap = '1s' }",
+            "`breakers.x.open_for.initial` is 2s; allowed: at",
+        ),
+        (
+            "open_for = { kind = 'linear', initial = '0s', cap = '1s' }",
+            "`breakers.x.open_for` is 0ns; allowed: more than 0",
+        ),
         (
             "failure_rate = 0.5",
             "`breakers.x.failure_rate` is 0.5; allowed: only together with window_calls or window_span",
@@ -330,8 +349,13 @@ fn bad_values_made_in_code_are_refused_by_path_as_well() {
     let made = [
         made!(breakers: BreakerConfig, consecutive_failures = 0),
         made!(breakers: BreakerConfig, failure_rate = f64::NAN),
-        made!(breakers: BreakerConfig, open_for = Duration::ZERO),
-        made!(breakers: BreakerConfig, open_for = too_long),
+        made!(breakers: BreakerConfig, open_for = Backoff::fixed(Duration::ZERO)),
+        made!(breakers: BreakerConfig, open_for = Backoff::fixed(too_long)),
+        made!(breakers: BreakerConfig, open_for = backoff(2 * second, 2.0, second)),
+        made!(breakers: BreakerConfig, open_for = backoff(second, f64::NAN, second)),
+        made!(breakers: BreakerConfig, open_jitter = f64::NAN),
+        made!(breakers: BreakerConfig, half_open_timeout = Duration::ZERO),
+        made!(breakers: BreakerConfig, ramp_up = too_long),
         made!(breakers: BreakerConfig, half_open_permits = 0),
         made!(breakers: BreakerConfig, half_open_successes = 0),
         made!(limiters: LimiterConfig, rate = units::Rate { permits: 0, period: second }),
@@ -383,6 +407,7 @@ fn the_ends_of_each_range_are_accepted() {
     let beside = |field: &str| match field {
         "window_calls" => "failure_rate = 1, minimum_calls = 1,",
         "minimum_calls" => "failure_rate = 1, window_span = '1s',",
+        "half_open_calls" => "half_open_rate = 1,",
         "burst" => "rate = '4294967295/s',",
         "start_with" => "rate = '4294967295/s', burst = 4294967295,",
         _ => "",

@@ -101,13 +101,13 @@ fn toml_json_and_yaml_mean_the_same() {
 
 #[test]
 fn errors_are_the_same_in_each_format() {
-    let expected = "`breakers.search.open_for` is 60; allowed: a duration from more than 0s to 10 years with its unit, as \
+    let expected = "`breakers.search.ramp_up` is 60; allowed: a duration from more than 0s to 10 years with its unit, as \
                     in \"250ms\", \"1.5s\" or \"1h30m\"";
-    let toml = toml::from_str::<ResilienceConfig>("breakers.search.open_for = 60").unwrap_err();
+    let toml = toml::from_str::<ResilienceConfig>("breakers.search.ramp_up = 60").unwrap_err();
     assert_eq!(toml.to_string().trim(), expected);
-    let json = serde_json::from_str::<ResilienceConfig>(r#"{"breakers": {"search": {"open_for": 60}}}"#).unwrap_err();
+    let json = serde_json::from_str::<ResilienceConfig>(r#"{"breakers": {"search": {"ramp_up": 60}}}"#).unwrap_err();
     assert_eq!(json.to_string(), expected);
-    let yaml = serde_norway::from_str::<ResilienceConfig>("breakers: { search: { open_for: 60 } }").unwrap_err();
+    let yaml = serde_norway::from_str::<ResilienceConfig>("breakers: { search: { ramp_up: 60 } }").unwrap_err();
     assert_eq!(yaml.to_string(), expected);
 }
 
@@ -126,7 +126,7 @@ fn each_policys_configuration_can_stand_in_a_struct_of_your_own() {
         breaker: BreakerConfig,
     }
     let mine: Mine = toml::from_str("listen = ':80'\nbreaker.open_for = '5s'").unwrap();
-    assert_eq!((mine.listen.as_str(), mine.breaker.open_for), (":80", Some(Duration::from_secs(5))));
+    assert_eq!((mine.listen.as_str(), mine.breaker.open_for), (":80", Some(Backoff::fixed(Duration::from_secs(5)))));
     insta::assert_snapshot!(toml::to_string(&mine).unwrap(), @r#"
     listen = ":80"
 
@@ -179,7 +179,7 @@ prop_compose! {
 prop_compose! {
     fn breaker()(
         rate in 0.001..=1.0, window in 1..1_000_000u32, time in maybe(span()), slow in maybe((0.001..=1.0, span())),
-        open_for in maybe(span()), permits in maybe(1..9u32), successes in maybe(1..9u32), in_a_row in maybe(1..9u32),
+        open_for in maybe(backoff()), timeout in maybe(span()), ramp_up in maybe(span()), jitter in maybe(0.0..=1.0), permits in maybe(1..9u32), successes in maybe(1..9u32), in_a_row in maybe(1..9u32),
     ) -> BreakerConfig {
         let mut it = BreakerConfig::default();
         if in_a_row.is_some() {
@@ -189,7 +189,12 @@ prop_compose! {
             it.window_calls = time.is_none().then_some(window);
             (it.slow_call_rate, it.slow_call_duration) = slow.unzip();
         }
-        (it.open_for, it.half_open_permits, it.half_open_successes) = (open_for, permits, successes);
+        (it.open_for, it.half_open_permits, it.open_jitter) = (open_for, permits, jitter);
+        (it.half_open_timeout, it.ramp_up) = (timeout, ramp_up);
+        match successes {
+            Some(probes) if probes % 2 == 0 => (it.half_open_rate, it.half_open_calls) = (Some(rate), Some(probes)),
+            probes => it.half_open_successes = probes,
+        }
         it
     }
 }

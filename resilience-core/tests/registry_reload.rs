@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use resilience_core::circuit_breaker::Trip;
 use resilience_core::config::ResilienceConfig;
 use resilience_core::registry::Changes;
 use resilience_core::retry::RetryDecision;
@@ -306,12 +307,21 @@ fn a_keyed_limiter_is_found_by_its_type() {
 }
 
 #[test]
-fn an_open_breaker_that_is_not_changed_stays_open() {
+fn an_open_breaker_stays_open_whatever_changes() {
     let (registry, _time) = registry(BEFORE);
     let breaker: CircuitBreaker = registry.get("b").unwrap();
     assert!(breaker.call(|| Err::<(), _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))).is_err());
     apply(&registry, &BEFORE.replace("max_concurrent = 1", "max_concurrent = 2"));
     assert_eq!(breaker.state(), BreakerState::Open);
+    let changes = apply(&registry, &BEFORE.replace("consecutive_failures = 1", "consecutive_failures = 4"));
+    assert_eq!(changes.changed, ["breakers.b", "bulkheads.h"]);
+    assert_eq!(breaker.settings().trip, Trip::ConsecutiveFailures(4));
+    assert_eq!(breaker.state(), BreakerState::Open);
+    let window =
+        "breakers.b = { failure_rate = '50%', window_calls = 10, minimum_calls = 5, open_for = '5s', ramp_up = '1m' }";
+    assert_eq!(apply(&registry, window).changed, ["breakers.b"]);
+    assert_eq!(breaker.state(), BreakerState::Open);
+    assert_eq!(breaker.settings().open_for, Backoff::fixed(5 * SECOND));
     assert_eq!(registry.get::<CircuitBreaker>("b").unwrap().state(), BreakerState::Open);
 }
 

@@ -1,11 +1,11 @@
-//! How a retry's backoff and jitter stand in a configuration.
+//! How a backoff and a jitter stand in a configuration.
 //! `{ kind = "exponential", initial = "100ms", base = 2.0, cap = "30s" }`, and `"full"` or `0.2`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ConfigError;
-use super::field::{ANY_SPAN, Kind, Number, SPREAD, any_of, entries, join, one_of_texts};
+use super::field::{ANY_SPAN, Kind, Number, POSITIVE, SPREAD, any_of, entries, join, one_of_texts};
 use super::value::Value;
 use crate::retry::{Backoff, Jitter};
 
@@ -80,6 +80,36 @@ impl Kind for Backoffs {
                 ("additionalProperties", Value::Bool(false)),
             ])
         }))
+    }
+}
+
+/// A duration, or a backoff: how long a breaker stays open.
+pub(super) struct OpenTimes;
+
+impl Kind for OpenTimes {
+    type Value = Backoff;
+
+    fn read(&self, path: &str, value: Value) -> Result<Backoff, ConfigError> {
+        if matches!(value, Value::Table(_)) {
+            return Backoffs.read(path, value);
+        }
+        let or_table = |wrong: ConfigError| {
+            let allowed =
+                format!("{}, or a table with a kind: {}", wrong.allowed, KINDS.map(|(name, _)| name).join(", "));
+            ConfigError { allowed, ..wrong }
+        };
+        POSITIVE.read(path, value).map(Backoff::fixed).map_err(or_table)
+    }
+
+    fn write(&self, times: &Backoff) -> Value {
+        match times {
+            Backoff::Fixed { delay } => POSITIVE.write(delay),
+            growing => Backoffs.write(growing),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        any_of([POSITIVE.schema(), Backoffs.schema()])
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::backoff::{Backoffs, Jitters};
+use super::backoff::{Backoffs, Jitters, OpenTimes};
 use super::field::{ANY_SPAN, Maybe, Name, Number, POSITIVE, RATIO, Rates, SPREAD, Span, Whole};
 use super::settings::{settings, through_serde};
 use super::units::{Rate, format_duration};
@@ -33,12 +33,22 @@ settings! {
         pub slow_call_rate: Option<f64> = Maybe(RATIO);
         /// From when on a call is slow: more than 0, at most 10 years.
         pub slow_call_duration: Option<Duration> = Maybe(POSITIVE);
-        /// How long it stays open before it probes: more than 0, at most 10 years; default 60 s.
-        pub open_for: Option<Duration> = Maybe(POSITIVE);
+        /// How long it stays open before it probes: more than 0, at most 10 years, or a backoff that grows from opening to opening; default 60 s.
+        pub open_for: Option<Backoff> = Maybe(OpenTimes);
+        /// The part of the open time that is added to it at random: 0 to 1; default 0.
+        pub open_jitter: Option<f64> = Maybe(SPREAD);
         /// How many probes may be under way at once while half open: from 1; default 1.
         pub half_open_permits: Option<u32> = Maybe(FROM_1);
         /// How many probe successes in a row close it: from 1; default 2.
         pub half_open_successes: Option<u32> = Maybe(FROM_1);
+        /// Instead of successes in a row: closes when less than this part of the probes failed. More than 0, at most 1.
+        pub half_open_rate: Option<f64> = Maybe(RATIO);
+        /// How many probes that rate is of: from 1.
+        pub half_open_calls: Option<u32> = Maybe(FROM_1);
+        /// Opens again when probes hold all permits for this long: more than 0, at most 10 years; default no limit.
+        pub half_open_timeout: Option<Duration> = Maybe(POSITIVE);
+        /// After closing, lets a growing share of the calls pass over this time: more than 0, at most 10 years; default all at once.
+        pub ramp_up: Option<Duration> = Maybe(POSITIVE);
     }
 }
 
@@ -130,9 +140,22 @@ impl BreakerConfig {
                 return Err(needs(name, "slow_call_duration", span, "together with slow_call_rate"));
             }
         };
-        let builder = with(builder, self.open_for.as_ref(), CircuitBreakerBuilder::open_for);
+        let builder = match (self.half_open_rate, self.half_open_calls) {
+            (Some(rate), Some(_)) if self.half_open_successes.is_some() => {
+                return Err(needs(name, "half_open_rate", rate, "without half_open_successes"));
+            }
+            (Some(rate), Some(calls)) => builder.half_open_rate(rate, calls),
+            (Some(rate), None) => return Err(needs(name, "half_open_rate", rate, "together with half_open_calls")),
+            (None, Some(calls)) => return Err(needs(name, "half_open_calls", calls, "together with half_open_rate")),
+            (None, None) => {
+                with(builder, self.half_open_successes.as_ref(), CircuitBreakerBuilder::half_open_successes)
+            }
+        };
+        let builder = with(builder, self.open_for.as_ref(), CircuitBreakerBuilder::open_for_growing);
+        let builder = with(builder, self.open_jitter.as_ref(), CircuitBreakerBuilder::open_jitter);
         let builder = with(builder, self.half_open_permits.as_ref(), CircuitBreakerBuilder::half_open_permits);
-        Ok(with(builder, self.half_open_successes.as_ref(), CircuitBreakerBuilder::half_open_successes))
+        let builder = with(builder, self.half_open_timeout.as_ref(), CircuitBreakerBuilder::half_open_timeout);
+        Ok(with(builder, self.ramp_up.as_ref(), CircuitBreakerBuilder::ramp_up))
     }
 
     fn trip(&self, name: &str, builder: CircuitBreakerBuilder) -> Result<CircuitBreakerBuilder, ConfigError> {

@@ -231,9 +231,9 @@ impl Plan {
     }
 
     fn breaker(&mut self, name: &str, it: &BreakerConfig, same: bool) -> Result<(), ConfigError> {
-        let builder = it.builder(name)?.clock(self.clock.clone()).observers(self.observers.clone());
-        let fresh = builder.clone().build()?;
-        self.policy(name, same, fresh, |_: CircuitBreaker| None);
+        let builder = it.builder(name)?;
+        let fresh = builder.clone().clock(self.clock.clone()).observers(self.observers.clone()).build()?;
+        self.policy(name, same, fresh, |old: CircuitBreaker| Some(Box::new(move || old.reconfigure(builder))));
         Ok(())
     }
 
