@@ -532,7 +532,7 @@ proptest! {
             let policies = config.entry(kind).or_insert_with(|| Value::Table(toml::Table::new()));
             let policy = policies.as_table_mut().unwrap().entry("x").or_insert_with(|| Value::Table(toml::Table::new()));
             // A limiter for a billion keys takes its memory at once.
-            if field != "max_keys" || !value.as_integer().is_some_and(|keys| keys > 100_000) {
+            if field != "max_keys" || value.as_integer().is_none_or(|keys| keys <= 100_000) {
                 policy.as_table_mut().unwrap().insert(field.to_owned(), value);
             }
         }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{self, BreakerConfig, ConfigError, LimiterConfig, PipelineConfig, ResilienceConfig, Step};
 use crate::event::{Event, Observers};
 use crate::pipeline::Pipeline;
-use crate::rate_limiter::{KeyedRateLimiter, RateLimiter};
+use crate::rate_limiter::{KeyedRateLimiter, KeyedRateLimiterBuilder, RateLimiter};
 use crate::retry::{Retry, RetryBudget};
 
 /// What became of each policy of a configuration, as `breakers.search`. Every one is in exactly one of the lists.
@@ -49,11 +49,14 @@ impl Registry {
     ///
     /// What was configured before and is the same now is not touched, also when it was changed by hand meanwhile. What
     /// is configured differently changes in place, for every handle: an open breaker stays open, saved permits stay
-    /// saved, calls in a bulkhead stay counted. Two things cannot change in place and are made anew, for those who ask
-    /// the registry from then on: the steps of a pipeline, and which budget a retry has (its other settings can). A
-    /// pipeline is made anew as well when one of its policies was. Policies that code made under a configured name are
-    /// taken over; those that are no longer configured stay. Each policy that is added, changed or replaced is told to
-    /// the observers as a [`Event::Notice`] of the component `registry`.
+    /// saved, calls in a bulkhead stay counted, and calls under way in a retry go on by its new settings. Some things
+    /// cannot change in place, and the policy is made anew for those who ask the registry from then on: the steps of a
+    /// pipeline, which budget a retry has, how many keys a keyed limiter remembers, and whether a limiter is a bucket or
+    /// a sliding window. A pipeline is made anew as well when one of its policies was.
+    ///
+    /// Policies that code made under a configured name are taken over; those that are no longer configured stay. Each
+    /// policy that is added, changed or replaced is told to the observers as an [`Event::Notice`] of the component
+    /// `registry`.
     ///
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used by its path, or a name that nothing has; or says
@@ -242,7 +245,7 @@ impl Plan {
             self.shelves.check_kind::<KeyedRateLimiter<String>>(name)?;
             let keyed = || Ok(it.keyed_builder(name)?.clock(self.clock.clone()).observers(self.observers.clone()));
             let builder = keyed().map_err(|wrong: ConfigError| wrong.of("limiters", name))?;
-            let fresh = keyed().and_then(|it| it.build()).map_err(|wrong| wrong.of("limiters", name))?;
+            let fresh = keyed().and_then(KeyedRateLimiterBuilder::build).map_err(|wrong| wrong.of("limiters", name))?;
             let max_keys = fresh.statistics().max_keys;
             self.policy(name, same, fresh, |old: KeyedRateLimiter<String>| {
                 let in_place = old.statistics().max_keys == max_keys;
