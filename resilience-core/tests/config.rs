@@ -208,6 +208,7 @@ fn the_table_of_fields_is_complete() {
 fn messages_name_field_value_and_what_is_allowed() {
     let window = "window_calls = 10\nminimum_calls = 5";
     insta::assert_snapshot!(refusal("breakers.search.failure_rate = 1.5"), @r#"`breakers.search.failure_rate` is 1.5; allowed: more than 0, at most 1, or a percentage as "50%""#);
+    insta::assert_snapshot!(refusal("breakers.search.failure_rate = 0"), @r#"`breakers.search.failure_rate` is 0; allowed: more than 0, at most 1, or a percentage as "50%""#);
     insta::assert_snapshot!(refusal("breakers.search.ramp_up = 60"), @r#"`breakers.search.ramp_up` is 60; allowed: a duration from more than 0s to 10 years with its unit, as in "250ms", "1.5s" or "1h30m""#);
     insta::assert_snapshot!(refusal("breakers.search.open_after = 5"), @"`breakers.search.open_after` is 5; allowed: no such field, only consecutive_failures, failure_rate, window_calls, window_span, minimum_calls, slow_call_rate, slow_call_duration, open_for, open_jitter, half_open_permits, half_open_successes, half_open_rate, half_open_calls, half_open_timeout, ramp_up");
     insta::assert_snapshot!(refusal("braker.search.open_for = '5s'"), @r#"`braker` is a table with "search"; allowed: no such field, only breakers, retries, budgets, limiters, bulkheads, pipelines"#);
