@@ -65,7 +65,7 @@ impl Default for Contents {
 ///
 /// A name is made once: by whoever asks for it first, or by a configuration. From then on it means that policy, whatever
 /// else is asked for under the name: the first definition wins, and only a configuration that is
-/// [applied](Self::apply) later changes it. Breakers, limiters, bulkheads, budgets, retries and pipelines have names of
+/// applied later changes it. Breakers, limiters, bulkheads, budgets, retries and pipelines have names of
 /// their own; limiters with and without keys share theirs. Names are meant to be few and known when the program is
 /// written or configured, since metrics are labelled with them; [`max_policies`](Self::max_policies) bounds them.
 ///
