@@ -127,8 +127,13 @@ impl RateLimiter {
     ///
     /// # Errors
     /// A [`Rejection`] when they are not there; it says when they would be, or that they never will.
+    #[inline]
     pub fn try_acquire(&self, permits: u32) -> Result<(), Rejection> {
-        self.place(permits, Duration::ZERO).map(|_| ())
+        let now = self.0.clock.now();
+        match self.0.algorithm.reserve(permits, now, now) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(self.refuse(permits, now, refused)),
+        }
     }
 
     /// Takes `permits`, blocking the thread for up to `max_wait` until they are there. First come, first served; only
@@ -225,6 +230,7 @@ impl RateLimiter {
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
     #[doc(alias = "changeLimitForPeriod")]
+    #[expect(clippy::needless_pass_by_value, reason = "as `build`: a builder is used once")]
     pub fn reconfigure(&self, builder: RateLimiterBuilder) -> Result<(), ConfigError> {
         let (limit, _) = builder.checked()?;
         same_name(&self.0.name, &builder.name)?;
@@ -284,15 +290,20 @@ impl RateLimiter {
     }
 
     /// Takes `permits`; they may be used from the place's time on: now or within `max_wait`.
+    #[inline]
     pub(crate) fn place(&self, permits: u32, max_wait: Duration) -> Result<Place, Rejection> {
         let now = self.0.clock.now();
-        self.0.algorithm.reserve(permits, now, now + max_wait).map_err(|refused| {
-            // Relaxed: a counter, nothing is published through it.
-            self.0.rejected.fetch_add(1, Ordering::Relaxed);
-            let rejection = rejection(&self.0.name, permits, now, refused);
-            self.0.observers.emit(&Event::Rejected { rejection: &rejection });
-            rejection
-        })
+        self.0.algorithm.reserve(permits, now, now + max_wait).map_err(|refused| self.refuse(permits, now, refused))
+    }
+
+    /// Counts a refusal, tells the observers, and says it.
+    #[cold]
+    fn refuse(&self, permits: u32, now: Instant, refused: Refused) -> Rejection {
+        // Relaxed: a counter, nothing is published through it.
+        self.0.rejected.fetch_add(1, Ordering::Relaxed);
+        let rejection = rejection(&self.0.name, permits, now, refused);
+        self.0.observers.emit(&Event::Rejected { rejection: &rejection });
+        rejection
     }
 
     /// Gives up a place that was not used.

@@ -68,6 +68,52 @@ fn two_threads_with_new_keys_never_pass_the_bound() {
     });
 }
 
+#[test]
+fn rate_and_burst_change_together_and_a_request_meets_both_or_neither() {
+    loom::model(|| {
+        let limiter = limiter(2);
+        let theirs = limiter.clone();
+        // Three at once only with the new burst, and then they come back at the new rate.
+        let other = thread::spawn(move || theirs.reserve(3, 60 * SECOND).map(|it| it.ready_in()));
+        limiter.reconfigure(RateLimiter::builder("model").rate(1_000, SECOND).burst(3)).unwrap();
+        match other.join().unwrap() {
+            Ok(wait) => assert_eq!(wait, SECOND / 1_000),
+            Err(refused) => assert_eq!(refused.reason, Reason::ExceedsBurst { requested: 3, burst: 2 }),
+        }
+    });
+}
+
+#[test]
+fn with_a_queue_too_rate_and_burst_change_together() {
+    loom::model(|| {
+        let limiter = limiter(2);
+        limiter.reserve(2, SECOND).unwrap().used();
+        limiter.reserve(1, SECOND).unwrap().used();
+        let theirs = limiter.clone();
+        let other = thread::spawn(move || theirs.reserve(3, 60 * SECOND).map(|it| it.ready_in()));
+        limiter.reconfigure(RateLimiter::builder("model").rate(1_000, SECOND).burst(3)).unwrap();
+        match other.join().unwrap() {
+            Ok(wait) => assert_eq!(wait, SECOND + SECOND / 1_000 * 3),
+            Err(refused) => assert_eq!(refused.reason, Reason::ExceedsBurst { requested: 3, burst: 2 }),
+        }
+    });
+}
+
+#[test]
+fn a_keyed_reservation_given_up_while_the_rate_changes_is_not_given_back_as_more() {
+    loom::model(|| {
+        let (clock, _) = Clock::manual();
+        let limiter = KeyedRateLimiter::<u8>::builder("model").rate(1, SECOND).burst(2).max_keys(1).clock(clock);
+        let limiter = limiter.hasher(std::hash::BuildHasherDefault::<Same>::default()).build().unwrap();
+        let theirs = limiter.clone();
+        let other = thread::spawn(move || drop(theirs.reserve(&1, 2, Duration::ZERO)));
+        limiter.set_rate(1_000, SECOND).unwrap();
+        other.join().unwrap();
+        let available = limiter.quota(&1).remaining;
+        assert!(available == 2 || available == 0, "{available}");
+    });
+}
+
 /// All keys in one shard, the same in every run of the model.
 #[derive(Default)]
 struct Same;

@@ -156,12 +156,50 @@ fn threads_that_take_while_the_rate_changes_get_the_burst_and_no_more() {
     assert!((999..=1_000).contains(&granted), "{granted}");
 }
 
+#[test]
+fn rate_and_burst_are_reconfigured_together_and_saved_permits_and_promises_are_kept() {
+    let (limiter, time) = limiter(1, SECOND, 10);
+    limiter.try_acquire(4).unwrap();
+    limiter.reconfigure(RateLimiter::builder("test").rate(100, SECOND).burst(1_000)).unwrap();
+    assert_eq!((limiter.statistics().available, limiter.statistics().burst), (6, 1_000));
+    time.advance(SECOND);
+    assert_eq!(limiter.statistics().available, 106);
+    let promised = limiter.reserve(206, SECOND).unwrap();
+    limiter.reconfigure(RateLimiter::builder("test").rate(1, 10 * SECOND).burst(2)).unwrap();
+    assert_eq!(promised.ready_in(), SECOND);
+    assert_eq!(limiter.peek(1).unwrap_err().retry_after, Some(11 * SECOND), "behind who waits, at the new rate");
+}
+
+#[test]
+fn a_limiter_keeps_its_name_and_its_algorithm_and_a_refused_change_changes_nothing() {
+    let (limiter, _time) = limiter(1, SECOND, 10);
+    let before = limiter.statistics();
+    let messages = [
+        limiter.reconfigure(RateLimiter::builder("other")).unwrap_err().to_string(),
+        limiter.reconfigure(RateLimiter::builder("test").sliding_window(5, SECOND)).unwrap_err().to_string(),
+        limiter.reconfigure(RateLimiter::builder("test").rate(5, SECOND).burst(0)).unwrap_err().to_string(),
+        limiter.reconfigure(RateLimiter::builder("test").rate(0, SECOND).burst(5)).unwrap_err().to_string(),
+        limiter.reconfigure(RateLimiter::builder("test").burst(5).start_with(6)).unwrap_err().to_string(),
+    ];
+    insta::assert_debug_snapshot!(messages, @r#"
+    [
+        "`name` is `other`; allowed: `test`: a limiter keeps its name",
+        "`test.algorithm` is a sliding window; allowed: a token bucket, as it was built",
+        "`test.burst` is 0; allowed: 1 to 4294967295",
+        "`test.rate` is 0; allowed: 1 to 4294967295",
+        "`test.start_with` is 6; allowed: 0 to 5",
+    ]
+    "#);
+    assert_eq!(limiter.statistics(), before);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Take(u32),
     Pause(u64),
     Rate(u32, u64),
     Burst(u32),
+    Both(u32, u64, u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -170,6 +208,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0_u64..5_000_000_000).prop_map(Step::Pause),
         1 => (1_u32..1_000, 1_u64..60).prop_map(|(permits, seconds)| Step::Rate(permits, seconds)),
         1 => (1_u32..50).prop_map(Step::Burst),
+        1 => (1_u32..1_000, 1_u64..60, 1_u32..50).prop_map(|(permits, seconds, burst)| Step::Both(permits, seconds, burst)),
     ]
 }
 
@@ -188,6 +227,13 @@ proptest! {
                 Step::Rate(permits, seconds) => {
                     limiter.set_rate(permits, Duration::from_secs(seconds)).unwrap();
                     per_nano = 1.0 / (seconds * 1_000_000_000).div_ceil(u64::from(permits)) as f64;
+                }
+                Step::Both(permits, seconds, together) => {
+                    let builder = RateLimiter::builder("test").rate(permits, Duration::from_secs(seconds));
+                    limiter.reconfigure(builder.burst(together)).unwrap();
+                    per_nano = 1.0 / (seconds * 1_000_000_000).div_ceil(u64::from(permits)) as f64;
+                    burst = together;
+                    tokens = tokens.min(f64::from(burst));
                 }
                 Step::Burst(permits) => {
                     limiter.set_burst(permits).unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use resilience_core::rate_limiter::RateLimiterBuilder;
 use resilience_core::{Clock, ManualClock, RateLimiter, Reason};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -88,4 +89,47 @@ fn the_header_values_are_those_of_the_bucket_in_whole_seconds_rounded_up() {
     drop(queue);
     time.advance(Duration::from_millis(750));
     assert_eq!(limiter.try_acquire(1), Ok(()), "who keeps to it is served");
+}
+
+#[test]
+fn the_older_header_names_have_their_values_too() {
+    let (limiter, time) = limiter(3);
+    limiter.try_acquire(3).unwrap();
+    time.advance(SECOND / 4);
+    let quota = limiter.quota();
+    let lines: Vec<_> = quota.older_fields("RateLimit").map(|(name, value)| format!("{name}: {value}")).collect();
+    assert_eq!(lines, ["RateLimit-Limit: 3", "RateLimit-Remaining: 0", "RateLimit-Reset: 1"]);
+    let wall = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_500);
+    assert_eq!((quota.reset_seconds(), quota.reset_unix(wall), quota.retry_after()), (1, 1_002, Some(1)));
+}
+
+/// Whoever leaves, in whatever order and from whatever thread: once nobody is left it is as if nobody had been there.
+#[test]
+fn permits_are_conserved_when_threads_drop_what_they_reserved() {
+    let (clock, _time) = Clock::manual();
+    let empty = |builder: RateLimiterBuilder| builder.start_with(0).clock(clock.clone()).build().unwrap();
+    let bucket = empty(RateLimiter::builder("bucket").rate(1, SECOND).burst(3));
+    let window = empty(RateLimiter::builder("window").sliding_window(3, 3 * SECOND));
+    for limiter in [bucket, window] {
+        std::thread::scope(|scope| {
+            for seed in 0..3_u32 {
+                let limiter = &limiter;
+                scope.spawn(move || {
+                    let mut held = Vec::new();
+                    for step in 0..20_000_u32 {
+                        let mixed = (step ^ seed << 7).wrapping_mul(0x9E37_79B9) >> 16;
+                        if mixed & 6 == 0 || held.len() < 8 {
+                            held.push(limiter.reserve(mixed % 3 + 1, Duration::MAX).unwrap());
+                        } else {
+                            drop(held.swap_remove(mixed as usize % held.len()));
+                        }
+                        if held.len() > 32 {
+                            held.clear();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(limiter.peek(3).unwrap_err().retry_after, Some(3 * SECOND));
+    }
 }

@@ -67,8 +67,14 @@ impl Algorithm {
     pub(super) fn reserve(&self, permits: u32, now: Instant, latest: Instant) -> Result<Place, Refused> {
         match self {
             Self::Bucket(bucket) => bucket.reserve(permits, now, latest),
-            Self::Window(window) => lock(window).reserve(permits, now, latest),
+            Self::Window(window) => Self::reserve_in(window, permits, now, latest),
         }
+    }
+
+    /// Not part of the bucket's short path.
+    #[inline(never)]
+    fn reserve_in(window: &Mutex<Window>, permits: u32, now: Instant, latest: Instant) -> Result<Place, Refused> {
+        lock(window).reserve(permits, now, latest)
     }
 
     /// What [`reserve`](Self::reserve) without a wait would answer. Takes nothing.

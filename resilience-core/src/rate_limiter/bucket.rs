@@ -2,9 +2,9 @@
 //! A decision is one compare-and-swap, O(1) whatever the history. It is told the time and never waits for it.
 
 use super::gaps::Gaps;
-use super::gcra::{Place, Rate, Refused, on_line};
+use super::gcra::{Place, Rate, Refused};
 use crate::clock::Instant;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Stands in for the bucket while its rate changes; whoever meets it waits for the lock under which that happens.
 const CHANGING: u64 = u64::MAX;
@@ -14,9 +14,8 @@ pub(super) struct Bucket {
     /// The bucket as [`Rate`] understands it.
     empty_at: AtomicU64,
     nanos_per_permit: AtomicU64,
-    burst: AtomicU32,
-    /// How often the rate or the burst was changed.
-    changes: AtomicU32,
+    /// The burst, and above it how often it or the rate was changed.
+    terms: AtomicU64,
     given_up: Mutex<GivenUp>,
     /// How many there are, so that only who can profit takes the lock.
     gaps: AtomicU64,
@@ -35,40 +34,36 @@ impl Bucket {
         Self {
             empty_at: AtomicU64::new(empty_at),
             nanos_per_permit: AtomicU64::new(rate.nanos_per_permit()),
-            burst: AtomicU32::new(rate.burst()),
-            changes: AtomicU32::new(0),
+            terms: AtomicU64::new(u64::from(rate.burst())),
             given_up: Mutex::default(),
             gaps: AtomicU64::new(0),
         }
     }
 
-    /// The rate now; during a change, perhaps a mixture of the old one and the new one.
-    #[inline]
+    /// The rate now, for who holds the lock under which it changes.
     fn rate(&self) -> Rate {
-        // Acquire: who reads a new number sees that there was a change.
-        Rate::of(self.nanos_per_permit.load(Ordering::Acquire), self.burst.load(Ordering::Acquire))
+        Rate::of(self.nanos_per_permit.load(Ordering::Relaxed), burst(self.terms.load(Ordering::Relaxed)))
     }
 
     /// Takes `permits` and says from when on they may be used, provided that is not after `latest`.
     #[inline]
     pub(super) fn reserve(&self, permits: u32, now: Instant, latest: Instant) -> Result<Place, Refused> {
         // Relaxed: who misses a gap queues at the end, where everything is right as well.
-        if permits != 0
-            && self.gaps.load(Ordering::Relaxed) != 0
+        if self.gaps.load(Ordering::Relaxed) != 0
             && let Some(answer) = self.fill_gap(permits, now, latest)
         {
             return answer;
         }
         loop {
             // Acquire, and before the word: a place must not look younger than it is.
-            let changes = self.changes.load(Ordering::Acquire);
-            // Acquire: the rate read after it is at least as new as the word.
+            let terms = self.terms.load(Ordering::Acquire);
+            // Acquire: the numbers read after it are at least as new as the word.
             let empty_at = self.empty_at.load(Ordering::Acquire);
-            let rate = self.rate();
-            // Relaxed: had a new number been read, its Acquire would show the new count here. So the rate is of one
-            // piece; and were it newer than the word, then the word has changed as well and the swap fails, or it
-            // stayed as it was, and then this request came after the change.
-            if empty_at == CHANGING || self.changes.load(Ordering::Relaxed) != changes {
+            // Acquire: who reads a new number sees below that there was a change.
+            let rate = Rate::of(self.nanos_per_permit.load(Ordering::Acquire), burst(terms));
+            // So the rate is of one piece; and were it newer than the word, then the word has changed as well and the
+            // swap fails, or it stayed as it was, and then this request came after the change.
+            if empty_at == CHANGING || self.terms.load(Ordering::Relaxed) != terms {
                 self.settle();
                 continue;
             }
@@ -76,7 +71,7 @@ impl Bucket {
             // Relaxed: only the number itself is handed on.
             let swap = self.empty_at.compare_exchange_weak(empty_at, place.end, Ordering::Relaxed, Ordering::Relaxed);
             if swap.is_ok() {
-                return Ok(Place { changes, ..place });
+                return Ok(Place { changes: changes(terms), ..place });
             }
         }
     }
@@ -101,16 +96,16 @@ impl Bucket {
         let gaps = &mut lock(&self.given_up).gaps;
         let answer = gaps.fill(self.rate(), permits, now, latest);
         self.gaps.store(gaps.len() as u64, Ordering::Relaxed);
-        let changes = self.changes.load(Ordering::Relaxed);
+        let changes = changes(self.terms.load(Ordering::Relaxed));
         answer.map(|answer| answer.map(|place| Place { changes, ..place }))
     }
 
     /// Gives up a place that was not used. The last one shortens the queue, with all gaps that it laid bare; any
     /// other leaves a gap for who comes next.
     pub(super) fn give_up(&self, place: Place, now: Instant) {
-        let Place { mut start, end, changes, .. } = place;
+        let Place { mut start, end, .. } = place;
         let GivenUp { gaps, floor } = &mut *lock(&self.given_up);
-        if changes != self.changes.load(Ordering::Relaxed) {
+        if place.changes != changes(self.terms.load(Ordering::Relaxed)) {
             start = start.max(*floor);
         }
         if start >= end {
@@ -133,21 +128,20 @@ impl Bucket {
         if new == old {
             return Ok(());
         }
-        // From here to the last store nobody takes anything, so no request meets the old word with the new rate.
-        // AcqRel: after what came before it, before what comes after it.
+        // From here to the last store nobody takes anything, so no request meets the old word with the new rate; and
+        // who has read the old word finds another one when it swaps, unless nothing was saved. AcqRel: after what came
+        // before it, before what comes after it.
         let before = self.empty_at.swap(CHANGING, Ordering::AcqRel);
-        let mut after = old.convert(before, new, now);
+        let after = old.convert(before, new, now);
         given_up.floor = given_up.floor.max(old.floor(new, now));
         if new.nanos_per_permit() != old.nanos_per_permit() {
-            // A request that read the old word must find another one, be it for a nanosecond.
-            after += u64::from(after == before && before < on_line(now));
             given_up.gaps.cut(now);
             self.gaps.store(given_up.gaps.len() as u64, Ordering::Relaxed);
         }
-        // Release, and before the new numbers: who reads one of them sees that there was a change.
-        self.changes.fetch_add(1, Ordering::Release);
+        // Release, and before the other number: who reads that one sees that there was a change.
+        let changes = changes(self.terms.load(Ordering::Relaxed)).wrapping_add(1);
+        self.terms.store(u64::from(changes) << u32::BITS | u64::from(new.burst()), Ordering::Release);
         self.nanos_per_permit.store(new.nanos_per_permit(), Ordering::Release);
-        self.burst.store(new.burst(), Ordering::Release);
         // Release: who reads this word reads the new rate.
         self.empty_at.store(after, Ordering::Release);
         Ok(())
@@ -158,6 +152,17 @@ impl Bucket {
         let _settled = lock(&self.given_up);
         (self.rate(), self.empty_at.load(Ordering::Relaxed))
     }
+}
+
+/// The low half of the terms.
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+const fn burst(terms: u64) -> u32 {
+    terms as u32
+}
+
+/// The high half of the terms.
+const fn changes(terms: u64) -> u32 {
+    (terms >> u32::BITS) as u32
 }
 
 #[cfg(test)]

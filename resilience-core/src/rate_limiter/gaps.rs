@@ -45,6 +45,9 @@ impl Gaps {
         now: Instant,
         latest: Instant,
     ) -> Option<Result<Place, Refused>> {
+        if permits == 0 {
+            return None;
+        }
         self.forget_past(now);
         let (gap, end) = self.find(rate, permits, now)?;
         Some(within(end, now, latest).map(|usable_from| {

@@ -12,6 +12,7 @@ use crate::config::{self, ConfigError, MAX_DURATION};
 const ORIGIN: u64 = MAX_DURATION.as_secs() * 1_000_000_000;
 
 /// A moment of the clock on the buckets' time line.
+#[inline]
 pub(super) fn on_line(instant: Instant) -> u64 {
     instant.as_nanos().saturating_add(ORIGIN)
 }
@@ -100,24 +101,27 @@ impl Rate {
         self.holding(self.burst, now)
     }
 
-    /// Takes `permits` out of the bucket: where they stand, provided that they may be used at `latest`. The end of the
-    /// place is the bucket that remains.
+    /// Takes `permits` out of the bucket: where they stand, provided that they may be used at `latest`, which is not
+    /// before `now`. The end of the place is the bucket that remains.
     #[inline]
     pub(super) fn take(self, empty_at: u64, permits: u32, now: Instant, latest: Instant) -> Result<Place, Refused> {
         if permits > self.burst {
             return Err(Refused::ExceedsBurst { burst: self.burst });
         }
-        let start = empty_at.max(self.full(now));
-        let end = start.saturating_add(self.span(permits));
-        let usable_from = Self::usable_from(end, now);
+        // No overflow: the whole burst refills within ten years.
+        let (capacity, cost) =
+            (self.nanos_per_permit * u64::from(self.burst), self.nanos_per_permit * u64::from(permits));
+        let start = empty_at.max(on_line(now).saturating_sub(capacity));
+        let end = start.saturating_add(cost);
         // The very end of the line is no place: there the arithmetic ends.
-        if usable_from > latest || end == u64::MAX {
-            return Err(Refused::NotBefore(usable_from));
+        if end > on_line(latest) || end == u64::MAX {
+            return Err(Refused::NotBefore(Self::usable_from(end, now)));
         }
-        Ok(Place { usable_from, start, end, changes: 0 })
+        Ok(Place { usable_from: Self::usable_from(end, now), start, end, changes: 0 })
     }
 
     /// When a place that ends at `end` may be used.
+    #[inline]
     pub(super) fn usable_from(end: u64, now: Instant) -> Instant {
         Instant::from_nanos(end.saturating_sub(ORIGIN)).max(now)
     }
@@ -139,16 +143,18 @@ impl Rate {
 
     /// The same permits under `new`: saved ones are neither made nor lost, except for less than a nanosecond's worth
     /// and for what did not fit into the old bucket; promised ones keep their time, and the new rate holds from the
-    /// last of them on.
-    pub(super) fn convert(self, empty_at: u64, new: Self, now: Instant) -> u64 {
+    /// last of them on. With another rate and something saved, it is never the same number: who read the old one can
+    /// tell.
+    pub(super) fn convert(self, before: u64, new: Self, now: Instant) -> u64 {
         let here = on_line(now);
-        let empty_at = empty_at.max(self.full(now));
+        let empty_at = before.max(self.full(now));
         if empty_at >= here || new.nanos_per_permit == self.nanos_per_permit {
             return empty_at;
         }
         let saved = u128::from(here - empty_at);
         let saved = saved * u128::from(new.nanos_per_permit) / u128::from(self.nanos_per_permit);
-        here.saturating_sub(u64::try_from(saved).unwrap_or(u64::MAX))
+        let after = here.saturating_sub(u64::try_from(saved).unwrap_or(u64::MAX));
+        after + u64::from(after == before)
     }
 
     /// What lies before this on the line means something else once the rate has become `new`: it is not given back.

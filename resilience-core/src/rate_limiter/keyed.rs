@@ -162,7 +162,7 @@ impl<K, S> KeyedRateLimiter<K, S> {
     }
 
     /// Changes how many permits each key can save up: from 1 and what keys start with, to as many as come back within
-    /// 10 years. A larger burst fills with time; what a smaller one cannot hold is gone.
+    /// 10 years. A larger burst fills with time, also for keys never seen; what a smaller one cannot hold is gone.
     ///
     /// # Errors
     /// A [`ConfigError`] names the value that cannot be used; the burst stays as it was.
@@ -189,11 +189,12 @@ impl<K, S> KeyedRateLimiter<K, S> {
     /// let limiter = KeyedRateLimiter::<u64>::builder("per_user").rate(1, second).burst(4).clock(clock).build()?;
     /// limiter.try_acquire(&7, 3).unwrap();
     /// limiter.reconfigure(KeyedRateLimiter::builder("per_user").rate(10, second).burst(20))?;
-    /// assert_eq!((limiter.quota(&7).remaining, limiter.quota(&8).remaining), (1, 20));
+    /// assert_eq!((limiter.quota(&7).remaining, limiter.quota(&8).remaining), (1, 4));
     /// time.advance(second);
-    /// assert_eq!(limiter.quota(&7).remaining, 11);
+    /// assert_eq!((limiter.quota(&7).remaining, limiter.quota(&8).remaining), (11, 14));
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "as `build`: a builder is used once")]
     pub fn reconfigure<H>(&self, builder: KeyedRateLimiterBuilder<K, H>) -> Result<(), ConfigError> {
         let Checked { rate, start_with, max_keys } = builder.checked()?;
         same_name(&self.0.name, &builder.name)?;

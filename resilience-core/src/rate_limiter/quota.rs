@@ -139,7 +139,7 @@ impl Quota {
     }
 
     /// Names and values of the headers that were used before the draft: limit, remaining, and the seconds until the
-    /// reset, with the `prefix` "RateLimit" (drafts up to 06) or "X-RateLimit" (custom).
+    /// reset, with the `prefix` `RateLimit` (drafts up to 06) or `X-RateLimit` (custom).
     ///
     /// ```
     /// use resilience_core::RateLimiter;

@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn grants_that_have_left_are_dropped_a_few_at_a_time_and_the_memory_stays_as_it_was_set_aside() {
-        let mut window = Window::new(1_000, Duration::from_nanos(1_000), 0, at(0));
+        let mut window = Window::new(1_000, Duration::from_micros(1), 0, at(0));
         let capacity = window.grants.capacity();
         for now in 0..50_000 {
             let before = window.grants.len();

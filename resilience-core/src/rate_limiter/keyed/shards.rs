@@ -49,24 +49,28 @@ struct Terms {
     start_with: Option<u32>,
 }
 
-impl Terms {
-    /// The bucket of a key that is not known.
-    fn unknown(self, now: Instant) -> Held {
-        Held::new(self.rate.holding(self.start_with.unwrap_or(self.rate.burst()), now))
-    }
-}
-
 struct Shard<K> {
     terms: Terms,
     /// How often the terms were changed.
     changes: u32,
     /// What lies before this meant something else before the last change, and is not given back.
     floor: u64,
+    /// The bucket of who was never seen. It changes like any other: neither those who come first after a change are
+    /// handed a burst, nor those who were forgotten before it.
+    unseen: u64,
     table: Table<K>,
 }
 
+impl<K> Shard<K> {
+    /// The bucket of a key that is not known.
+    fn unknown(&self, now: Instant) -> Held {
+        let Terms { rate, start_with } = self.terms;
+        Held::new(self.unseen.max(rate.holding(start_with.unwrap_or(rate.burst()), now)))
+    }
+}
+
 pub(super) struct Shards<K, S> {
-    shards: Box<[CachePadded<Mutex<Shard<K>>>]>,
+    all: Box<[CachePadded<Mutex<Shard<K>>>]>,
     /// How far the hash is shifted to get the shard's number.
     shift: u32,
     hasher: S,
@@ -89,9 +93,9 @@ impl<K, S> Shards<K, S> {
     pub(super) fn new(rate: Rate, start_with: Option<u32>, max_keys: u32, hasher: S) -> Self {
         let shards = (max_keys as usize / KEYS_PER_SHARD).clamp(MIN_SHARDS, MAX_SHARDS).next_power_of_two();
         let terms = Terms { rate, start_with };
-        let shard = || Shard { terms, changes: 0, floor: 0, table: Table::new() };
+        let shard = || Shard { terms, changes: 0, floor: 0, unseen: 0, table: Table::new() };
         Self {
-            shards: (0..shards).map(|_| CachePadded::new(Mutex::new(shard()))).collect(),
+            all: (0..shards).map(|_| CachePadded::new(Mutex::new(shard()))).collect(),
             shift: u64::BITS - shards.trailing_zeros(),
             hasher,
             max_keys,
@@ -129,12 +133,13 @@ impl<K, S> Shards<K, S> {
         let old = terms.rate;
         let (rate, start_with) = new(old, terms.start_with)?;
         *terms = Terms { rate, start_with };
-        for shard in &self.shards {
+        for shard in &self.all {
             let shard = &mut *lock(shard);
             shard.terms = *terms;
             if rate != old {
                 shard.changes = shard.changes.wrapping_add(1);
                 shard.floor = shard.floor.max(old.floor(rate, now));
+                shard.unseen = old.convert(shard.unseen, rate, now);
                 shard.table.change(|held| held.change(old, rate, now));
             }
         }
@@ -165,9 +170,9 @@ impl<K, S> Shards<K, S> {
     /// search stopped.
     fn room_elsewhere(&self, now: Instant, mut idle_at: u64) -> Result<Room<'_>, KeyRefused> {
         let mut looked_at = 0;
-        for _ in 0..self.shards.len() {
-            let next = self.counts.hand.fetch_add(1, Ordering::Relaxed) % self.shards.len() as u64;
-            let shard = &self.shards[usize::try_from(next).unwrap_or_default()];
+        for _ in 0..self.all.len() {
+            let next = self.counts.hand.fetch_add(1, Ordering::Relaxed) % self.all.len() as u64;
+            let shard = &self.all[usize::try_from(next).unwrap_or_default()];
             let (looked, idle) = self.sweep(&mut lock(shard), usize::MAX, now);
             looked_at += looked.max(SHARD_COSTS);
             idle_at = idle_at.min(idle);
@@ -191,7 +196,7 @@ impl<K: Hash + Eq, S: BuildHasher> Shards<K, S> {
 
     fn shard(&self, hash: u64) -> &Mutex<Shard<K>> {
         // The high bits, as many as number the shards.
-        &self.shards[usize::try_from(hash >> self.shift).unwrap_or_default()]
+        &self.all[usize::try_from(hash >> self.shift).unwrap_or_default()]
     }
 
     /// Looks at the bucket of `key`; a new one, when it is not known.
@@ -204,7 +209,7 @@ impl<K: Hash + Eq, S: BuildHasher> Shards<K, S> {
         let shard = &mut *lock(self.shard(hash));
         match shard.table.get_mut(hash, key) {
             Some(held) => look(shard.terms.rate, held),
-            None => look(shard.terms.rate, &shard.terms.unknown(now)),
+            None => look(shard.terms.rate, &shard.unknown(now)),
         }
     }
 
@@ -249,12 +254,12 @@ impl<K: Hash + Eq, S: BuildHasher> Shards<K, S> {
                 shard = lock(self.shard(hash));
             }
         }
+        let mut held = shard.unknown(now);
         let Shard { terms, changes, table, .. } = &mut *shard;
         // Another thread may have come with the same key while the lock was released.
         let taken = if let Some(held) = table.get_mut(hash, key) {
             held.take(terms.rate, permits, now, latest)
         } else {
-            let mut held = terms.unknown(now);
             let taken = held.take(terms.rate, permits, now, latest);
             table.insert(hash, key.to_owned(), held);
             if let Some(room) = room {
