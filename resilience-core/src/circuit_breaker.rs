@@ -113,6 +113,7 @@ impl CircuitBreaker {
     /// assert_eq!((breaker.statistics().failures, breaker.statistics().ignored), (0, 1));
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
+    #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         self.admit().map(|token| Permit::new(Cow::Borrowed(self), token))
     }
@@ -126,7 +127,16 @@ impl CircuitBreaker {
         self.admit().map(|token| Permit::new(Cow::Owned(self.clone()), token))
     }
 
+    #[inline]
     pub(crate) fn admit(&self) -> Result<Token, Rejection> {
+        match self.0.machine.admit_closed(|| self.0.clock.now()) {
+            Some(token) => Ok(token),
+            None => self.admit_or_reject(),
+        }
+    }
+
+    #[inline(never)]
+    fn admit_or_reject(&self) -> Result<Token, Rejection> {
         let (decision, news) = self.0.machine.admit(|| self.0.clock.now());
         self.announce(news);
         decision.map_err(|(reason, retry_after)| {
@@ -136,7 +146,16 @@ impl CircuitBreaker {
         })
     }
 
+    // Not inlined into what moves permits about: its arguments fit into registers.
+    #[inline(never)]
     pub(crate) fn settle(&self, token: Token, outcome: &Outcome) {
+        if !self.0.machine.settle_good(token, outcome, || self.0.clock.now()) {
+            self.settle_and_announce(token, outcome);
+        }
+    }
+
+    #[inline(never)]
+    fn settle_and_announce(&self, token: Token, outcome: &Outcome) {
         let news = self.0.machine.settle(token, outcome, || self.0.clock.now());
         self.announce(news);
     }
@@ -145,6 +164,7 @@ impl CircuitBreaker {
     ///
     /// # Errors
     /// The operation's own error, or a rejection.
+    #[inline]
     pub fn call<T, E: Classify>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, Error<E>> {
         self.with_judge(ByClass).call(operation)
     }

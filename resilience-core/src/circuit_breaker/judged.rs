@@ -27,6 +27,7 @@ impl<J> Judged<'_, J> {
     ///
     /// # Errors
     /// The operation's own error, or a rejection.
+    #[inline]
     pub fn call<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, Error<E>>
     where
         J: Judge<T, E>,

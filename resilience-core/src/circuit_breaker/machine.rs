@@ -145,12 +145,15 @@ impl Machine {
         Tally(self.tally.load(Ordering::Acquire))
     }
 
+    /// Admits a call to a closed breaker; whatever else it is takes [`admit`](Self::admit).
     #[inline]
+    pub(super) fn admit_closed(&self, now: impl Fn() -> Instant) -> Option<Token> {
+        let gate = self.gate();
+        (gate.mode() == Mode::Closed).then(|| token(gate, &now))
+    }
+
     pub(super) fn admit(&self, now: impl Fn() -> Instant) -> (Decision, Option<News>) {
         let gate = self.gate();
-        if gate.mode() == Mode::Closed {
-            return (Ok(token(gate, &now)), None);
-        }
         let (decision, news) = match gate.mode() {
             Mode::Closed | Mode::Disabled | Mode::MetricsOnly => (Ok(token(gate, &now)), None),
             Mode::ForcedOpen => (Err((Reason::CircuitForcedOpen, None)), None),
@@ -224,18 +227,23 @@ impl Machine {
         }
     }
 
+    /// Settles a success that can change nothing, without a lock; whatever else it is takes [`settle`](Self::settle).
     #[inline]
+    pub(super) fn settle_good(&self, token: Token, outcome: &Outcome, now: impl Fn() -> Instant) -> bool {
+        let gate = self.gate();
+        if !matches!(outcome, Outcome::Success) || !gate.mode().counts() || gate.generation() != token.generation {
+            return false;
+        }
+        let ended = ended(gate, token, &now);
+        self.count_good(token, ended)
+    }
+
     pub(super) fn settle(&self, token: Token, outcome: &Outcome, now: impl Fn() -> Instant) -> Option<News> {
         let verdict = outcome.verdict();
         let gate = self.gate();
         let is_current = gate.generation() == token.generation;
         if let (true, true, Some(success)) = (is_current, gate.mode().counts(), verdict) {
-            let needs_time = token.started.is_some() || gate.needs().at_end;
-            let ended = if needs_time { now() } else { Instant::default() };
-            if success && self.count_good(token, ended) {
-                return None;
-            }
-            match self.judge(token, success, ended, &now) {
+            match self.judge(token, success, ended(gate, token, &now), &now) {
                 Ok(news) => return news,
                 Err(Stale) => {}
             }
@@ -332,10 +340,11 @@ impl Machine {
         })
     }
 
+    #[inline]
     fn is_slow(&self, token: Token, ended: Instant) -> bool {
         // Relaxed: whoever ends while the settings change may be measured by either.
         let slow_after = || self.front.slow_after.load(Ordering::Relaxed);
-        token.started.is_some_and(|started| nanos(ended.saturating_duration_since(started)) > slow_after())
+        token.started().is_some_and(|started| nanos(ended.saturating_duration_since(started)) > slow_after())
     }
 
     #[cold]
@@ -347,7 +356,7 @@ impl Machine {
             return None;
         }
         // A probe that took too long is no sign of health, whatever it returned.
-        let verdict = verdict.map(|success| success && !(token.started.is_some() && self.is_slow(token, now())));
+        let verdict = verdict.map(|success| success && !(token.started().is_some() && self.is_slow(token, now())));
         if !guarded.probes.settle(verdict, guarded.settings.close_when)? {
             return Some(self.open(guarded, now()));
         }
@@ -453,8 +462,15 @@ impl Machine {
 /// The call is of an older generation.
 struct Stale;
 
+#[inline]
 fn token(gate: Gate, now: &impl Fn() -> Instant) -> Token {
-    Token { generation: gate.generation(), started: gate.needs().at_start.then(now) }
+    Token::new(gate.generation(), gate.needs().at_start.then(now))
+}
+
+/// When the call ended, where that matters.
+#[inline]
+fn ended(gate: Gate, token: Token, now: &impl Fn() -> Instant) -> Instant {
+    if token.started().is_some() || gate.needs().at_end { now() } else { Instant::default() }
 }
 
 fn slow_after(settings: &BreakerSettings) -> u64 {

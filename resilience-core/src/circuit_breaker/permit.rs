@@ -9,13 +9,30 @@ use super::CircuitBreaker;
 use crate::clock::Instant;
 use crate::outcome::Outcome;
 
-/// What the state machine remembers of an admitted call. Whoever holds one must settle it exactly once.
+/// What the state machine remembers of an admitted call, in two registers. Whoever holds one must settle it exactly
+/// once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Token {
     /// The generation that admitted the call.
-    pub(crate) generation: u64,
+    pub(super) generation: u64,
+    /// When the call began, in nanoseconds, or [`NOT_MEASURED`](Self::NOT_MEASURED).
+    started: u64,
+}
+
+impl Token {
+    /// No clock gets there: it would be 584 years old.
+    const NOT_MEASURED: u64 = u64::MAX;
+
+    #[inline]
+    pub(super) fn new(generation: u64, started: Option<Instant>) -> Self {
+        Self { generation, started: started.map_or(Self::NOT_MEASURED, Instant::as_nanos) }
+    }
+
     /// When the call began; only kept where slow calls count.
-    pub(crate) started: Option<Instant>,
+    #[inline]
+    pub(super) fn started(self) -> Option<Instant> {
+        (self.started != Self::NOT_MEASURED).then_some(Instant::from_nanos(self.started))
+    }
 }
 
 /// The right to make one call, given by [`CircuitBreaker::try_acquire`], or by
@@ -29,6 +46,7 @@ pub struct Permit<'a> {
 }
 
 impl<'a> Permit<'a> {
+    #[inline]
     pub(super) fn new(breaker: Cow<'a, CircuitBreaker>, token: Token) -> Self {
         Self { breaker, token: Some(token), suspended: false }
     }
@@ -42,6 +60,7 @@ impl<'a> Permit<'a> {
     }
 
     /// Tells the breaker how the call ended.
+    #[inline]
     pub fn settle(mut self, outcome: &Outcome) {
         if let Some(token) = self.token.take() {
             self.breaker.settle(token, outcome);

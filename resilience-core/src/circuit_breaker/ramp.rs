@@ -23,7 +23,12 @@ pub(super) struct RampUp {
     over: Duration,
     /// In calls, with 32 bits behind the point.
     credit: u64,
+    /// Where in the time that is left the next refused call is told to come back, in parts of 2^32.
+    place: u32,
 }
+
+/// 2^32 divided by the golden ratio: steps of it fall evenly into any span, however many there are (Weyl's sequence).
+const STEP: u32 = 0x9E37_79B9;
 
 const ONE: u64 = 1 << 32;
 
@@ -31,12 +36,12 @@ impl RampUp {
     /// The first `at_once` calls pass, as they did while it was half open; then the share grows from nothing at `start`
     /// to all after `over`.
     pub(super) fn new(start: Instant, over: Duration, at_once: u32) -> Self {
-        Self { end: start + over, over, credit: u64::from(at_once) * ONE }
+        Self { end: start + over, over, credit: u64::from(at_once) * ONE, place: 0 }
     }
 
     /// One of which only `left` is left. Told by its end: it may have begun before the clock did.
     pub(super) fn resumed(now: Instant, left: Duration, over: Duration) -> Self {
-        Self { end: now + left, over, credit: 0 }
+        Self { end: now + left, over, credit: 0, place: 0 }
     }
 
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
@@ -51,8 +56,8 @@ impl RampUp {
             self.credit -= ONE;
             return Asked::Passes;
         }
-        // The credit differs from one refusal to the next, so those that are refused together come back spread out.
-        let wait = product(nanos(left), ONE - self.credit, ONE);
+        self.place = self.place.wrapping_add(STEP);
+        let wait = product(nanos(left), self.place.into(), ONE);
         Asked::Refused(Duration::from_nanos(wait.max(1)))
     }
 }
