@@ -7,6 +7,8 @@ mod machine;
 mod permit;
 
 pub use config::BulkheadBuilder;
+#[cfg(feature = "serde")]
+pub(crate) use config::MAX_WAITING;
 pub use permit::Permit;
 
 pub(crate) use machine::Ticket;
@@ -20,11 +22,12 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use crate::clock::{Clock, Instant, Sleep};
+use crate::config::ConfigError;
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Ordering};
 use crate::wait;
-use machine::{Claim, Entry, Machine};
+use machine::{Claim, Counts, Entry, Machine};
 
 /// A bulkhead's figures. `in_flight` and `waiting` are of one moment, and `rejected` is always the sum of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct BulkheadStatistics {
     pub in_flight: u32,
     /// How many wait for one.
     pub waiting: u32,
-    /// The most permits there can be at once.
+    /// The most permits there can be at once. After it was lowered, `in_flight` may be more until enough are back.
     pub max_concurrent: u32,
     /// How many can wait at most.
     pub max_waiting: u32,
@@ -91,11 +94,11 @@ pub struct Bulkhead(Arc<Shared>);
 
 impl fmt::Debug for Bulkhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (in_flight, waiting) = self.0.machine.counts();
+        let counts = self.0.machine.counts();
         f.debug_struct("Bulkhead")
             .field("name", &self.name())
-            .field("in_flight", &in_flight)
-            .field("waiting", &waiting)
+            .field("in_flight", &counts.in_flight)
+            .field("waiting", &counts.waiting)
             .finish_non_exhaustive()
     }
 }
@@ -126,7 +129,7 @@ impl Bulkhead {
     /// ```
     pub fn statistics(&self) -> BulkheadStatistics {
         let Shared { machine, rejected, .. } = &*self.0;
-        let (in_flight, waiting) = machine.counts();
+        let Counts { in_flight, waiting, max_concurrent, max_waiting } = machine.counts();
         // Relaxed: counters, nothing is published through them.
         let rejected_full = rejected.full.load(Ordering::Relaxed);
         let rejected_queue_full = rejected.queue_full.load(Ordering::Relaxed);
@@ -134,8 +137,8 @@ impl Bulkhead {
         BulkheadStatistics {
             in_flight,
             waiting,
-            max_concurrent: machine.max_concurrent(),
-            max_waiting: machine.max_waiting(),
+            max_concurrent,
+            max_waiting,
             rejected: rejected_full + rejected_queue_full + rejected_waited_too_long,
             rejected_full,
             rejected_queue_full,
@@ -212,6 +215,34 @@ impl Bulkhead {
             None => Ok(self.permit()),
             Some(ticket) => Waiting::new(self, ticket).await,
         }
+    }
+
+    /// Takes the limits over from `builder`, for all clones, while calls are under way; the builder's name, clock and
+    /// observers are not looked at.
+    ///
+    /// Who is inside or waits stays. More room is used at once by those who wait; with less, as many have to leave
+    /// before anybody comes in: from then on never more than the new maximum are inside. A queue that is longer than
+    /// the new one lets nobody join until it is shorter.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used; all stays as it was.
+    ///
+    /// ```
+    /// use resilience_core::Bulkhead;
+    ///
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).build()?;
+    /// let permit = bulkhead.try_acquire();
+    /// assert!(bulkhead.try_acquire().is_err());
+    /// bulkhead.reconfigure(Bulkhead::builder("reports").max_concurrent(2))?;
+    /// assert!(bulkhead.try_acquire().is_ok());
+    /// # drop(permit);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[doc(alias = "changeConfig")]
+    pub fn reconfigure(&self, builder: BulkheadBuilder) -> Result<(), ConfigError> {
+        let (max_concurrent, max_waiting) = builder.named(&self.0.name).checked()?;
+        self.0.machine.set_limits(max_concurrent, max_waiting);
+        Ok(())
     }
 
     fn permit(&self) -> Permit<'_> {

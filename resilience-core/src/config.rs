@@ -1,5 +1,30 @@
-//! The one error of building a policy, and the checks that produce it.
-//! Every number a user gives passes through here; nothing is clamped silently.
+//! Configuration: the one error of building a policy, the checks that produce it, and (feature `serde`) whole
+//! configurations in any format that serde reads.
+//! Every number a user gives passes through the checks here; nothing is clamped silently. Builds no policy itself.
+
+#[cfg(feature = "serde")]
+mod backoff;
+#[cfg(feature = "serde")]
+mod field;
+#[cfg(feature = "serde")]
+mod pipelines;
+#[cfg(feature = "serde")]
+mod policies;
+#[cfg(feature = "serde")]
+mod resilience;
+#[cfg(feature = "serde")]
+mod settings;
+pub mod units;
+#[cfg(feature = "serde")]
+mod value;
+
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub use self::{
+    pipelines::{PipelineConfig, Step},
+    policies::{BreakerConfig, BulkheadConfig, LimiterConfig, RetryBudgetConfig, RetryConfig},
+    resilience::{JsonSchema, ResilienceConfig},
+};
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -28,6 +53,21 @@ impl ConfigError {
     /// An error about `field`, which was given as `value` where only `allowed` can be used.
     pub fn new(field: impl Into<String>, value: impl Display, allowed: impl Into<String>) -> Self {
         Self { field: field.into(), value: value.to_string(), allowed: allowed.into() }
+    }
+
+    /// The same about the policy called `name` in the table `kind` of a configuration. Builders qualify their fields by
+    /// the policy's name, or by what it is when it has none.
+    #[cfg(feature = "serde")]
+    pub(crate) fn of(self, kind: &str, name: &str) -> Self {
+        let prefixes = [name, "retry", "retry_budget"];
+        let of_policy = prefixes.iter().find_map(|prefix| self.field.strip_prefix(prefix)?.strip_prefix('.'));
+        let field = match of_policy {
+            Some(field) => format!("{kind}.{name}.{field}"),
+            // The name itself.
+            None if self.field == "name" => kind.to_owned(),
+            None => format!("{kind}.{name}.{}", self.field),
+        };
+        Self { field, ..self }
     }
 }
 
@@ -72,12 +112,16 @@ pub(crate) fn name(value: &str) -> Result<(), ConfigError> {
     let good = !value.is_empty()
         && value.len() <= 128
         && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/'));
-    if good {
-        Ok(())
-    } else {
-        let shown: String = value.chars().take(140).collect();
-        Err(ConfigError::new("name", format!("{shown:?}"), "1 to 128 of A-Z a-z 0-9 _ - . : /"))
-    }
+    if good { Ok(()) } else { Err(ConfigError::new("name", quoted(value), NAMES)) }
+}
+
+/// What a name can be.
+pub(crate) const NAMES: &str = "1 to 128 of A-Z a-z 0-9 _ - . : /";
+
+/// A text in quotes, cut to what a message can hold.
+pub(crate) fn quoted(text: &str) -> String {
+    let shown: String = text.chars().take(140).collect();
+    format!("{shown:?}")
 }
 
 fn qualified(scope: &str, field: &str) -> String {

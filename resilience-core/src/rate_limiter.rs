@@ -112,6 +112,12 @@ impl RateLimiter {
         Self(shared)
     }
 
+    /// Whether it can be reconfigured to what `other` is.
+    #[cfg(feature = "serde")]
+    pub(crate) fn same_algorithm(&self, other: &Self) -> bool {
+        std::mem::discriminant(&self.0.algorithm) == std::mem::discriminant(&other.0.algorithm)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -1,57 +1,73 @@
 //! Policies by name, and one place that handles errors: classified, counted, told to the observers.
-//! Names are registered once and shared; a name that exists is never built twice. Holds no call's state.
+//! Names are registered once and shared; a name that exists is never built twice, and there is a bound on how many there
+//! can be. Holds no call's state.
 
-use std::collections::BTreeMap;
+#[cfg(feature = "serde")]
+mod reload;
+mod shelves;
+mod snapshot;
+
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub use reload::Changes;
+pub use shelves::Registered;
+pub use snapshot::{ErrorStatistics, RegistrySnapshot, RetrySettings};
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bulkhead::{Bulkhead, BulkheadBuilder, BulkheadStatistics};
-use crate::circuit_breaker::{BreakerStatistics, CircuitBreaker, CircuitBreakerBuilder};
-use crate::class::{Category, Classify, Severity};
+use crate::bulkhead::{Bulkhead, BulkheadBuilder};
+use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
+use crate::class::Classify;
 use crate::clock::Clock;
-use crate::config::ConfigError;
+use crate::config::{self, ConfigError};
 use crate::context::ErrorContext;
 use crate::event::{Event, Observers};
-use crate::rate_limiter::{LimiterStatistics, RateLimiter, RateLimiterBuilder};
+use crate::pipeline::{Pipeline, PipelineBuilder};
+use crate::rate_limiter::{KeyedRateLimiter, KeyedRateLimiterBuilder, RateLimiter, RateLimiterBuilder};
+use crate::retry::{Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder};
+use shelves::Shelves;
 
-/// How many errors of each category and severity were handled. Its size is fixed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct ErrorStatistics {
-    /// All of them.
-    pub total: u64,
-    /// By category; categories without errors are left out.
-    pub by_category: BTreeMap<Category, u64>,
-    /// By severity; severities without errors are left out.
-    pub by_severity: BTreeMap<Severity, u64>,
-}
+/// How many policies a registry holds at most, unless told otherwise.
+const MAX_POLICIES: usize = 1_000;
 
-/// Every policy of a registry at one moment.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct RegistrySnapshot {
-    /// The breakers by name.
-    pub breakers: BTreeMap<String, BreakerStatistics>,
-    /// The limiters by name.
-    pub limiters: BTreeMap<String, LimiterStatistics>,
-    /// The bulkheads by name.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub bulkheads: BTreeMap<String, BulkheadStatistics>,
-    /// The errors handled.
-    pub errors: ErrorStatistics,
-}
-
-#[derive(Default)]
 struct Contents {
-    breakers: BTreeMap<String, CircuitBreaker>,
-    limiters: BTreeMap<String, RateLimiter>,
-    bulkheads: BTreeMap<String, Bulkhead>,
+    shelves: Shelves,
+    max_policies: usize,
     errors: ErrorStatistics,
+    /// Counts what was registered, so that a reload sees that something came while it made its plan.
+    #[cfg(feature = "serde")]
+    registrations: u64,
+    /// What was applied last.
+    #[cfg(feature = "serde")]
+    configured: crate::config::ResilienceConfig,
+    #[cfg(feature = "serde")]
+    reloading: bool,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            shelves: Shelves::default(),
+            max_policies: MAX_POLICIES,
+            errors: ErrorStatistics::default(),
+            #[cfg(feature = "serde")]
+            registrations: 0,
+            #[cfg(feature = "serde")]
+            configured: crate::config::ResilienceConfig::default(),
+            #[cfg(feature = "serde")]
+            reloading: false,
+        }
+    }
 }
 
 /// Policies by name and the unified error handler. Cheap to clone; clones share everything.
+///
+/// A name is made once: by whoever asks for it first, or by a configuration. From then on it means that policy, whatever
+/// else is asked for under the name: the first definition wins, and only a configuration that is
+/// applied later changes it. Breakers, limiters, bulkheads, budgets, retries and pipelines have names of
+/// their own; limiters with and without keys share theirs. Names are meant to be few and known when the program is
+/// written or configured, since metrics are labelled with them; [`max_policies`](Self::max_policies) bounds them.
 ///
 /// ```
 /// use resilience_core::{Category, Registry};
@@ -77,12 +93,7 @@ pub struct Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let contents = self.lock();
-        f.debug_struct("Registry")
-            .field("breakers", &contents.breakers.keys())
-            .field("limiters", &contents.limiters.keys())
-            .field("bulkheads", &contents.bulkheads.keys())
-            .finish_non_exhaustive()
+        f.debug_struct("Registry").field("shelves", &self.lock().shelves).finish_non_exhaustive()
     }
 }
 
@@ -106,45 +117,131 @@ impl Registry {
         &self.observers
     }
 
+    /// How many policies of all kinds together there can be; default 1000. Those that are there already stay.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default().max_policies(1);
+    /// registry.bulkhead("reports", |builder| builder)?;
+    /// let error = registry.bulkhead("user_4711", |builder| builder).unwrap_err();
+    /// assert_eq!(error.to_string(),
+    ///     "`registry.policies` is 2; allowed: at most 1; names belong to policies, not to requests");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn max_policies(self, policies: usize) -> Self {
+        self.lock().max_policies = policies;
+        self
+    }
+
+    /// The policy called `name`, of the kind that is asked for. It is not made when there is none: for names that come
+    /// from a configuration, where one that is mistyped must not become a policy that protects nothing.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] that says which names there are.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, Registry};
+    ///
+    /// let registry = Registry::default();
+    /// registry.breaker("search", |builder| builder)?;
+    /// let search: CircuitBreaker = registry.get("search")?;
+    /// let error = registry.get::<CircuitBreaker>("serach").unwrap_err();
+    /// assert_eq!(error.to_string(), "`breakers` is \"serach\"; allowed: one of the breakers: search");
+    /// # drop(search);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn get<P: Registered>(&self, name: &str) -> Result<P, ConfigError> {
+        self.lock().shelves.find::<P>(P::KIND, name).cloned()
+    }
+
+    fn get_or_make<P: Registered>(
+        &self,
+        name: &str,
+        make: impl FnOnce(Clock, Observers) -> Result<P, ConfigError>,
+    ) -> Result<P, ConfigError> {
+        if let Some(policy) = P::shelf(&self.lock().shelves).get(name) {
+            return Ok(policy.clone());
+        }
+        config::name(name)?;
+        // Made outside the lock: how is the caller's code.
+        let new = make(self.clock.clone(), self.observers.clone())?;
+        if let Some(own) = new.own_name().filter(|own| *own != name) {
+            let allowed = format!("{name}, by which it is registered");
+            return Err(ConfigError::new(format!("{}.{name}.name", P::KIND), config::quoted(own), allowed));
+        }
+        let mut contents = self.lock();
+        // Another thread may have been faster.
+        if let Some(policy) = P::shelf(&contents.shelves).get(name) {
+            return Ok(policy.clone());
+        }
+        contents.shelves.check_kind::<P>(name)?;
+        contents.shelves.check_room(1, contents.max_policies)?;
+        P::shelf_mut(&mut contents.shelves).insert(name.to_owned(), new.clone());
+        #[cfg(feature = "serde")]
+        {
+            contents.registrations += 1;
+        }
+        Ok(new)
+    }
+
     /// The breaker called `name`; made by `configure` when there is none yet.
     ///
     /// # Errors
-    /// A [`ConfigError`] when it has to be made and cannot.
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
     pub fn breaker(
         &self,
         name: &str,
         configure: impl FnOnce(CircuitBreakerBuilder) -> CircuitBreakerBuilder,
     ) -> Result<CircuitBreaker, ConfigError> {
-        if let Some(breaker) = self.lock().breakers.get(name) {
-            return Ok(breaker.clone());
-        }
-        // Built outside the lock: `configure` is the caller's code.
-        let builder = CircuitBreaker::builder(name).clock(self.clock.clone()).observers(self.observers.clone());
-        let breaker = configure(builder).build()?;
-        Ok(self.lock().breakers.entry(name.to_owned()).or_insert(breaker).clone())
+        self.get_or_make(name, |clock, observers| {
+            configure(CircuitBreaker::builder(name).clock(clock).observers(observers)).build()
+        })
     }
 
     /// The limiter called `name`; made by `configure` when there is none yet.
     ///
     /// # Errors
-    /// A [`ConfigError`] when it has to be made and cannot.
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
     pub fn limiter(
         &self,
         name: &str,
         configure: impl FnOnce(RateLimiterBuilder) -> RateLimiterBuilder,
     ) -> Result<RateLimiter, ConfigError> {
-        if let Some(limiter) = self.lock().limiters.get(name) {
-            return Ok(limiter.clone());
-        }
-        let builder = RateLimiter::builder(name).clock(self.clock.clone()).observers(self.observers.clone());
-        let limiter = configure(builder).build()?;
-        Ok(self.lock().limiters.entry(name.to_owned()).or_insert(limiter).clone())
+        self.get_or_make(name, |clock, observers| {
+            configure(RateLimiter::builder(name).clock(clock).observers(observers)).build()
+        })
+    }
+
+    /// The limiter with a limit for each key called `name`; made by `configure` when there is none yet.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default();
+    /// let tenants = registry.keyed_limiter("per_tenant", |builder| builder.max_keys(10_000))?;
+    /// assert!(tenants.try_acquire("blue", 1).is_ok());
+    /// assert_eq!(registry.snapshot().keyed_limiters["per_tenant"].keys, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn keyed_limiter(
+        &self,
+        name: &str,
+        configure: impl FnOnce(KeyedRateLimiterBuilder<String>) -> KeyedRateLimiterBuilder<String>,
+    ) -> Result<KeyedRateLimiter<String>, ConfigError> {
+        self.get_or_make(name, |clock, observers| {
+            configure(KeyedRateLimiter::builder(name).clock(clock).observers(observers)).build()
+        })
     }
 
     /// The bulkhead called `name`; made by `configure` when there is none yet.
     ///
     /// # Errors
-    /// A [`ConfigError`] when it has to be made and cannot.
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
     ///
     /// ```
     /// use resilience_core::Registry;
@@ -160,12 +257,58 @@ impl Registry {
         name: &str,
         configure: impl FnOnce(BulkheadBuilder) -> BulkheadBuilder,
     ) -> Result<Bulkhead, ConfigError> {
-        if let Some(bulkhead) = self.lock().bulkheads.get(name) {
-            return Ok(bulkhead.clone());
-        }
-        let builder = Bulkhead::builder(name).clock(self.clock.clone()).observers(self.observers.clone());
-        let bulkhead = configure(builder).build()?;
-        Ok(self.lock().bulkheads.entry(name.to_owned()).or_insert(bulkhead).clone())
+        self.get_or_make(name, |clock, observers| {
+            configure(Bulkhead::builder(name).clock(clock).observers(observers)).build()
+        })
+    }
+
+    /// The retry budget called `name`; made by `configure` when there is none yet.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    pub fn budget(
+        &self,
+        name: &str,
+        configure: impl FnOnce(RetryBudgetBuilder) -> RetryBudgetBuilder,
+    ) -> Result<RetryBudget, ConfigError> {
+        self.get_or_make(name, |_, _| configure(RetryBudget::builder()).build())
+    }
+
+    /// The retry called `name`; made by `configure` when there is none yet.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default();
+    /// let budget = registry.budget("all", |builder| builder.ratio(0.1))?;
+    /// let retry = registry.retry("store", |builder| builder.max_attempts(5).budget(budget))?;
+    /// assert_eq!(registry.snapshot().retries["store"].budget.as_deref(), Some("all"));
+    /// # drop(retry);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn retry(
+        &self,
+        name: &str,
+        configure: impl FnOnce(RetryBuilder) -> RetryBuilder,
+    ) -> Result<Retry, ConfigError> {
+        self.get_or_make(name, |clock, observers| configure(Retry::builder().clock(clock).observers(observers)).build())
+    }
+
+    /// The pipeline called `name`; made by `configure` when there is none yet.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    pub fn pipeline(
+        &self,
+        name: &str,
+        configure: impl FnOnce(PipelineBuilder) -> PipelineBuilder,
+    ) -> Result<Pipeline, ConfigError> {
+        self.get_or_make(name, |clock, observers| {
+            configure(Pipeline::builder(name).clock(clock).observers(observers)).build()
+        })
     }
 
     /// Handles an error that happened in `component` while doing `operation`: classifies it, counts it, tells the
@@ -192,12 +335,10 @@ impl Registry {
 
     /// Everything at this moment.
     pub fn snapshot(&self) -> RegistrySnapshot {
-        let contents = self.lock();
-        RegistrySnapshot {
-            breakers: contents.breakers.iter().map(|(name, it)| (name.clone(), it.statistics())).collect(),
-            limiters: contents.limiters.iter().map(|(name, it)| (name.clone(), it.statistics())).collect(),
-            bulkheads: contents.bulkheads.iter().map(|(name, it)| (name.clone(), it.statistics())).collect(),
-            errors: contents.errors.clone(),
-        }
+        let (shelves, errors) = {
+            let contents = self.lock();
+            (contents.shelves.clone(), contents.errors.clone())
+        };
+        RegistrySnapshot::of(&shelves, errors, self.clock.now())
     }
 }

@@ -10,9 +10,11 @@ pub use backoff::{Backoff, Jitter};
 pub(crate) use budget::Entered;
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetStatistics};
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use crossbeam_utils::atomic::AtomicCell;
 
 use crate::class::Class;
 use crate::clock::{Clock, Instant, nanos};
@@ -35,6 +37,8 @@ pub enum RetryDecision {
 #[derive(Debug, Clone, Copy)]
 pub struct RetryProgress {
     started: Instant,
+    /// Whether `started` is a time that was asked for: only then can `max_elapsed` go by it.
+    timed: bool,
     tries: u32,
     /// The pause before this one.
     pause: Duration,
@@ -77,7 +81,14 @@ pub struct Retry {
 
 #[derive(Debug)]
 struct Shared {
-    settings: RetryBuilder,
+    /// Read whole, so that nobody sees half of a change; only after a failure, never by a call that succeeds.
+    limits: AtomicCell<Limits>,
+    /// Whether there is a `max_elapsed`, or was one: what every call has to know.
+    timed: AtomicBool,
+    /// Never changes: calls under way have told it that they are there.
+    budget: Option<RetryBudget>,
+    clock: Clock,
+    observers: Observers,
     /// Where the next pause's random sequence starts; one for all clones, so that no two pauses are spread alike.
     sequence: AtomicU64,
 }
@@ -88,15 +99,21 @@ impl Default for Retry {
     }
 }
 
-/// Builds a [`Retry`].
-#[derive(Debug, Clone)]
-pub struct RetryBuilder {
+/// What can be changed while calls are made.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
     max_attempts: u32,
     max_elapsed: Option<Duration>,
     max_retry_after: Duration,
     retry_after_jitter: Option<f64>,
     backoff: Backoff,
     jitter: Jitter,
+}
+
+/// Builds a [`Retry`].
+#[derive(Debug, Clone)]
+pub struct RetryBuilder {
+    limits: Limits,
     budget: Option<RetryBudget>,
     seed: Option<u64>,
     clock: Clock,
@@ -109,12 +126,14 @@ const RETRY_AFTER_JITTER: f64 = 0.1;
 impl Default for RetryBuilder {
     fn default() -> Self {
         Self {
-            max_attempts: 3,
-            max_elapsed: None,
-            max_retry_after: Duration::from_secs(30),
-            retry_after_jitter: None,
-            backoff: Backoff::exponential(Duration::from_millis(100), 2.0, Duration::from_secs(30)),
-            jitter: Jitter::Ratio(0.2),
+            limits: Limits {
+                max_attempts: 3,
+                max_elapsed: None,
+                max_retry_after: Duration::from_secs(30),
+                retry_after_jitter: None,
+                backoff: Backoff::exponential(Duration::from_millis(100), 2.0, Duration::from_secs(30)),
+                jitter: Jitter::Ratio(0.2),
+            },
             budget: None,
             seed: None,
             clock: Clock::system(),
@@ -127,14 +146,14 @@ impl RetryBuilder {
     /// How often the operation may be tried in all, the first time included. From 1; default 3.
     #[must_use]
     pub const fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = attempts;
+        self.limits.max_attempts = attempts;
         self
     }
 
     /// No attempt starts later than this after the first. More than 0, at most 10 years; default: no limit.
     #[must_use]
     pub const fn max_elapsed(mut self, limit: Duration) -> Self {
-        self.max_elapsed = Some(limit);
+        self.limits.max_elapsed = Some(limit);
         self
     }
 
@@ -142,7 +161,7 @@ impl RetryBuilder {
     /// more, the call ends. 0 to 10 years; default 30 s.
     #[must_use]
     pub const fn max_retry_after(mut self, limit: Duration) -> Self {
-        self.max_retry_after = limit;
+        self.limits.max_retry_after = limit;
         self
     }
 
@@ -163,7 +182,7 @@ impl RetryBuilder {
     /// ```
     #[must_use]
     pub const fn retry_after_jitter(mut self, ratio: f64) -> Self {
-        self.retry_after_jitter = Some(ratio);
+        self.limits.retry_after_jitter = Some(ratio);
         self
     }
 
@@ -171,7 +190,7 @@ impl RetryBuilder {
     /// exponential from 100 ms by 2 to 30 s.
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+        self.limits.backoff = backoff;
         self
     }
 
@@ -179,7 +198,7 @@ impl RetryBuilder {
     /// See [`retry_after_jitter`](Self::retry_after_jitter) for those.
     #[must_use]
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
-        self.jitter = jitter;
+        self.limits.jitter = jitter;
         self
     }
 
@@ -217,6 +236,13 @@ impl RetryBuilder {
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used.
     pub fn build(self) -> Result<Retry, ConfigError> {
+        self.limits.check()?;
+        Ok(Retry::from_valid(self))
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
         config::in_range("retry", "max_attempts", self.max_attempts, &1, &u32::MAX)?;
         if let Some(limit) = self.max_elapsed {
             config::positive("retry", "max_elapsed", limit)?;
@@ -234,8 +260,7 @@ impl RetryBuilder {
             return Err(ConfigError::new("retry.retry_after_jitter", ratio, "0 to 1"));
         }
         self.backoff.validate()?;
-        self.jitter.validate()?;
-        Ok(Retry::from_valid(self))
+        self.jitter.validate()
     }
 }
 
@@ -246,15 +271,22 @@ impl Retry {
     }
 
     fn from_valid(settings: RetryBuilder) -> Self {
-        let start = settings.seed.unwrap_or_else(|| fastrand::u64(..));
-        let shared = Shared { settings, sequence: AtomicU64::new(start) };
+        let RetryBuilder { limits, budget, seed, clock, observers } = settings;
+        let shared = Shared {
+            timed: AtomicBool::new(limits.max_elapsed.is_some()),
+            limits: AtomicCell::new(limits),
+            budget,
+            clock,
+            observers,
+            sequence: AtomicU64::new(seed.unwrap_or_else(|| fastrand::u64(..))),
+        };
         Self { shared: Arc::new(shared), alone: Arc::default() }
     }
 
     /// The pipeline of nothing but this retry.
     fn alone(&self) -> &Pipeline {
         self.alone.get_or_init(|| {
-            let Shared { settings: RetryBuilder { clock, observers, .. }, .. } = &*self.shared;
+            let Shared { clock, observers, .. } = &*self.shared;
             // Not a clone: that would hold on to itself.
             let retry = Self { shared: Arc::clone(&self.shared), alone: Arc::default() };
             Pipeline::of_retry(retry, clock.clone(), observers.clone())
@@ -263,12 +295,44 @@ impl Retry {
 
     /// How often the operation may be tried in all.
     pub fn max_attempts(&self) -> u32 {
-        self.shared.settings.max_attempts
+        self.shared.limits.load().max_attempts
     }
 
     /// What all calls together may retry, if there is a limit.
     pub fn budget(&self) -> Option<&RetryBudget> {
-        self.shared.settings.budget.as_ref()
+        self.shared.budget.as_ref()
+    }
+
+    /// Takes its numbers over from `builder`, for all clones and in every pipeline it is part of. Calls under way go by
+    /// them from their next failure on; a `max_elapsed` where there was none holds for calls that start later. The
+    /// builder's clock, observers and seed are not looked at.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used, or says that the budget is another one, which cannot
+    /// change: calls under way have been counted by it. All stays as it was then.
+    ///
+    /// ```
+    /// use resilience_core::Retry;
+    ///
+    /// let (retry, builder) = (Retry::default(), Retry::builder().max_attempts(5));
+    /// let held_elsewhere = retry.clone();
+    /// retry.reconfigure(builder)?;
+    /// assert_eq!(held_elsewhere.max_attempts(), 5);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "as every policy's `reconfigure`: a builder is used up")]
+    pub fn reconfigure(&self, builder: RetryBuilder) -> Result<(), ConfigError> {
+        builder.limits.check()?;
+        if builder.budget != self.shared.budget {
+            return Err(ConfigError::new("retry.budget", "another one", "the budget that it was built with"));
+        }
+        if builder.limits.max_elapsed.is_some() {
+            // Never taken back, so that no two changes at once can end up without it. Relaxed: a call that sees this
+            // late is one that started earlier.
+            self.shared.timed.store(true, Ordering::Relaxed);
+        }
+        self.shared.limits.store(builder.limits);
+        Ok(())
     }
 
     /// Begins a call at `now`, which counts for the budget.
@@ -277,13 +341,19 @@ impl Retry {
         if let Some(budget) = self.budget() {
             budget.deposit(now);
         }
-        RetryProgress { started: now, tries: 0, pause: Duration::ZERO }
+        RetryProgress { started: now, timed: self.is_timed(), tries: 0, pause: Duration::ZERO }
     }
 
     /// Whether it makes a difference when a call started.
     #[inline]
     pub(crate) fn needs_start(&self) -> bool {
-        self.shared.settings.max_elapsed.is_some() || self.shared.settings.budget.is_some()
+        self.is_timed() || self.shared.budget.is_some()
+    }
+
+    #[inline]
+    fn is_timed(&self) -> bool {
+        // Relaxed: nothing is published through it.
+        self.shared.timed.load(Ordering::Relaxed)
     }
 
     /// Until the guard is dropped, calls made on this thread under the same budget are part of the one under way.
@@ -314,7 +384,7 @@ impl Retry {
         now: Instant,
         deadline: Option<Instant>,
     ) -> RetryDecision {
-        let settings = &self.shared.settings;
+        let settings = self.shared.limits.load();
         progress.tries = progress.tries.saturating_add(1);
         if !class.retryable {
             return RetryDecision::Stop(Stopped::NotRetryable);
@@ -339,13 +409,13 @@ impl Retry {
         };
         let next = now + delay;
         let elapsed = nanos(next.saturating_duration_since(progress.started));
-        if settings.max_elapsed.is_some_and(|limit| elapsed > nanos(limit)) {
+        if progress.timed && settings.max_elapsed.is_some_and(|limit| elapsed > nanos(limit)) {
             return RetryDecision::Stop(Stopped::ElapsedExceeded);
         }
         if deadline.is_some_and(|deadline| next >= deadline) {
             return RetryDecision::Stop(Stopped::DeadlineTooClose);
         }
-        if settings.budget.as_ref().is_some_and(|budget| !budget.withdraw(now)) {
+        if self.budget().is_some_and(|budget| !budget.withdraw(now)) {
             return RetryDecision::Stop(Stopped::BudgetSpent);
         }
         RetryDecision::After(delay)

@@ -1,4 +1,4 @@
-//! What a bulkhead can be told, and the checks on it. Nothing here runs after the bulkhead is built.
+//! What a bulkhead can be told, and the checks on it. Nothing here runs while calls are made.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::config::{self, ConfigError};
 use crate::event::Observers;
 
 /// Far more than any process can serve, and a queue that still fits into memory.
-const MAX_WAITING: u32 = 1_000_000;
+pub(crate) const MAX_WAITING: u32 = 1_000_000;
 
 /// Builds a [`Bulkhead`].
 #[derive(Debug, Clone)]
@@ -67,9 +67,21 @@ impl BulkheadBuilder {
     /// ```
     pub fn build(self) -> Result<Bulkhead, ConfigError> {
         config::name(&self.name)?;
+        let (max_concurrent, max_waiting) = self.checked()?;
+        let machine = Machine::new(max_concurrent, max_waiting);
+        Ok(Bulkhead::from_parts(self.name, self.clock, self.observers, machine))
+    }
+
+    /// The same values under another name: whose they become, as errors say it.
+    pub(super) fn named(mut self, name: &Arc<str>) -> Self {
+        self.name = Arc::clone(name);
+        self
+    }
+
+    /// The two limits, in their order.
+    pub(super) fn checked(&self) -> Result<(u32, u32), ConfigError> {
         config::in_range(&self.name, "max_concurrent", self.max_concurrent, &1, &u32::MAX)?;
         config::in_range(&self.name, "max_waiting", self.max_waiting, &0, &MAX_WAITING)?;
-        let machine = Machine::new(self.max_concurrent, self.max_waiting);
-        Ok(Bulkhead::from_parts(self.name, self.clock, self.observers, machine))
+        Ok((self.max_concurrent, self.max_waiting))
     }
 }

@@ -1,4 +1,4 @@
-//! The bulkhead's state machine: how many are inside and how many wait, in one word, and who waits, in order.
+//! The bulkhead's state machine: how much room there is and how many wait, in one word, and who waits, in order.
 //! Never more than the maximum inside; whoever leaves hands over to the first who still waits, so a permit meant for
 //! a waiter that is gone goes to the next. It is told the time and never waits; wakers run outside its lock.
 
@@ -9,18 +9,24 @@ use crate::clock::Instant;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::wait;
 
-/// One waiter in the word's upper half; the lower half counts who is inside.
-const WAITER: u64 = 1 << 32;
+/// One waiter in the word's upper 24 bits: a queue is at most a million long. The lower 40 bits hold the room.
+const WAITER: u64 = 1 << 40;
+/// The lower 40 bits when there is no room. Less than this is a debt: the maximum was lowered and that many have to
+/// leave before anybody comes in. Room and debt are 32 bits each at most, so they never touch the waiters.
+const NO_ROOM: u64 = 1 << 33;
 
-/// How many are inside.
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is wanted")]
-const fn inside(state: u64) -> u32 {
-    state as u32
+const fn waiting(state: u64) -> u32 {
+    (state >> 40) as u32
 }
 
-/// How many wait.
-const fn waiting(state: u64) -> u32 {
-    (state >> 32) as u32
+/// Whether somebody can come in.
+const fn has_room(state: u64) -> bool {
+    state % WAITER > NO_ROOM
+}
+
+/// Whether who comes now can come in without overtaking anybody.
+const fn is_free(state: u64) -> bool {
+    waiting(state) == 0 && has_room(state)
 }
 
 /// A place in the queue. Whoever holds one must claim it to the end, or give it up.
@@ -49,49 +55,68 @@ pub(super) enum Claim {
     TooLate,
 }
 
-/// Who waits, by number: the lowest came first. As many as the word says whenever the lock is free.
-#[derive(Debug, Default)]
+/// The limits, and who waits, by number: the lowest came first. As many as the word says whenever the lock is free.
+#[derive(Debug)]
 struct Queue {
     /// Each with what wakes it: nothing, until it has said so.
     waiting: BTreeMap<u64, Waker>,
     next: u64,
+    max_concurrent: u32,
+    max_waiting: u32,
+}
+
+/// A bulkhead's counts at one moment.
+pub(super) struct Counts {
+    pub(super) in_flight: u32,
+    pub(super) waiting: u32,
+    pub(super) max_concurrent: u32,
+    pub(super) max_waiting: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Machine {
-    max_concurrent: u32,
-    max_waiting: u32,
+    /// The room is in the word itself, so that nobody decides by a maximum that was changed meanwhile.
     state: AtomicU64,
     queue: Mutex<Queue>,
 }
 
 impl Machine {
     pub(super) fn new(max_concurrent: u32, max_waiting: u32) -> Self {
-        Self { max_concurrent, max_waiting, state: AtomicU64::new(0), queue: Mutex::new(Queue::default()) }
+        let queue = Queue { waiting: BTreeMap::new(), next: 0, max_concurrent, max_waiting };
+        Self { state: AtomicU64::new(NO_ROOM + u64::from(max_concurrent)), queue: Mutex::new(queue) }
     }
 
-    pub(super) fn max_concurrent(&self) -> u32 {
-        self.max_concurrent
-    }
-
-    pub(super) fn max_waiting(&self) -> u32 {
-        self.max_waiting
-    }
-
-    /// How many are inside and how many wait, at one moment.
-    pub(super) fn counts(&self) -> (u32, u32) {
-        // Relaxed: figures for people.
+    pub(super) fn counts(&self) -> Counts {
+        let queue = lock(&self.queue);
+        // Relaxed: figures for people. Under the lock the maximum is the one that the room was made for.
         let state = self.state.load(Ordering::Relaxed);
-        (inside(state), waiting(state))
+        let inside = NO_ROOM + u64::from(queue.max_concurrent) - state % WAITER;
+        Counts {
+            in_flight: u32::try_from(inside).unwrap_or(u32::MAX),
+            waiting: waiting(state),
+            max_concurrent: queue.max_concurrent,
+            max_waiting: queue.max_waiting,
+        }
     }
 
-    fn is_free(&self, state: u64) -> bool {
-        waiting(state) == 0 && inside(state) < self.max_concurrent
+    /// Other limits from now on. Who is inside or waits stays; more room is used at once by those who wait, less means
+    /// that as many have to leave before anybody comes in.
+    pub(super) fn set_limits(&self, max_concurrent: u32, max_waiting: u32) {
+        let mut queue = lock(&self.queue);
+        queue.max_waiting = max_waiting;
+        let before = std::mem::replace(&mut queue.max_concurrent, max_concurrent);
+        // In two's complement, so that less room is taken away by adding.
+        let more = u64::from(max_concurrent).wrapping_sub(u64::from(before));
+        // Relaxed: whoever comes in by the new room pairs with those who left, not with this; the limits themselves
+        // are read under the lock.
+        self.state.fetch_add(more, Ordering::Relaxed);
+        drop(queue);
+        self.hand_over();
     }
 
     /// Enters, unless it is full or somebody waits.
     pub(super) fn try_enter(&self) -> bool {
-        let enter = |state| self.is_free(state).then(|| state + 1);
+        let enter = |state| is_free(state).then(|| state - 1);
         // Acquire pairs with the release in `leave`: who comes in sees what those did who went.
         self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_ok()
     }
@@ -100,16 +125,12 @@ impl Machine {
     pub(super) fn enter(&self, until: Instant) -> Entry {
         let mut queue = lock(&self.queue);
         let enter = |state| {
-            if self.is_free(state) {
-                Some(state + 1)
-            } else {
-                (waiting(state) < self.max_waiting).then(|| state + WAITER)
-            }
+            if is_free(state) { Some(state - 1) } else { (waiting(state) < queue.max_waiting).then(|| state + WAITER) }
         };
         // The word decides: whoever leaves before this left room, whoever leaves after it sees the waiter. Acquire as
         // in `try_enter`.
         match self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter) {
-            Ok(before) if self.is_free(before) => Entry::Inside,
+            Ok(before) if is_free(before) => Entry::Inside,
             Ok(_) => {
                 let number = queue.next;
                 queue.next += 1;
@@ -168,8 +189,7 @@ impl Machine {
     /// Leaves, and lets the first in who waits.
     pub(super) fn leave(&self) {
         // Release: what was done inside is seen by who comes in next.
-        let before = self.state.fetch_sub(1, Ordering::Release);
-        debug_assert!(inside(before) > 0, "nobody leaves who is not inside");
+        let before = self.state.fetch_add(1, Ordering::Release);
         if waiting(before) > 0 {
             self.hand_over();
         }
@@ -180,8 +200,8 @@ impl Machine {
         loop {
             let mut queue = lock(&self.queue);
             let hand = |state| {
-                let possible = waiting(state) > 0 && inside(state) < self.max_concurrent;
-                possible.then(|| state - WAITER + 1)
+                let possible = waiting(state) > 0 && has_room(state);
+                possible.then(|| state - WAITER - 1)
             };
             // Acquire as in `try_enter`, on behalf of the one let in, who learns of it through the lock.
             if self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, hand).is_err() {

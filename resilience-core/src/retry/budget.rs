@@ -49,6 +49,7 @@ struct Spent {
 
 #[derive(Default)]
 struct Ledger {
+    settings: RetryBudgetBuilder,
     /// The latest slot seen: time never goes back here, not even when threads come late.
     latest: u64,
     spent: [Spent; SLOTS],
@@ -64,10 +65,8 @@ impl Ledger {
 }
 
 struct Shared {
-    ratio: f64,
-    min_per_second: f64,
-    window: Duration,
-    slot_nanos: u64,
+    /// How long a tenth of the window is. Changes only under the ledger's lock.
+    slot_nanos: AtomicU64,
     /// Calls of a tenth of the window each: the low half of the tenth's number, and the count. One word, so that a
     /// call costs one addition. A window is at most a minute, so a count stays far below 2^32, and numbers repeat only
     /// after 13 years.
@@ -143,6 +142,11 @@ impl RetryBudgetBuilder {
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used.
     pub fn build(self) -> Result<RetryBudget, ConfigError> {
+        self.check()?;
+        Ok(RetryBudget::from_valid(self))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
         if !(0.0..=1_000.0).contains(&self.ratio) {
             return Err(ConfigError::new("retry_budget.ratio", self.ratio, "0 to 1000"));
         }
@@ -152,7 +156,18 @@ impl RetryBudgetBuilder {
         if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&self.window) {
             return Err(ConfigError::new("retry_budget.window", format!("{:?}", self.window), "1s to 60s"));
         }
-        Ok(RetryBudget::from_valid(self))
+        Ok(())
+    }
+
+    /// How many retries the window allows after so many calls.
+    fn allowance(&self, calls: u64) -> f64 {
+        self.ratio * calls as f64 + self.min_per_second * self.window.as_secs_f64()
+    }
+}
+
+impl Default for RetryBudgetBuilder {
+    fn default() -> Self {
+        RetryBudget::builder()
     }
 }
 
@@ -163,15 +178,48 @@ impl RetryBudget {
     }
 
     fn from_valid(settings: RetryBudgetBuilder) -> Self {
-        let RetryBudgetBuilder { ratio, min_per_second, window } = settings;
         Self(Arc::new(Shared {
-            ratio,
-            min_per_second,
-            window,
-            slot_nanos: nanos(window).div_ceil(PARTS),
+            slot_nanos: AtomicU64::new(nanos(settings.window).div_ceil(PARTS)),
             calls: std::array::from_fn(|_| AtomicU64::new(0)),
-            ledger: Mutex::new(Ledger::default()),
+            ledger: Mutex::new(Ledger { settings, ..Ledger::default() }),
         }))
+    }
+
+    /// Takes its numbers over from `builder`, for all clones. Calls and retries stay counted, so that a change grants
+    /// nothing twice; with another window they are counted anew from now on, as when the budget was made.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used; all stays as it was.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, RetryBudget};
+    ///
+    /// let budget = RetryBudget::builder().min_per_second(1.0).build()?;
+    /// budget.reconfigure(RetryBudget::builder().min_per_second(5.0))?;
+    /// assert_eq!(budget.statistics(Clock::system().now()).available, 50);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn reconfigure(&self, builder: RetryBudgetBuilder) -> Result<(), ConfigError> {
+        builder.check()?;
+        let mut ledger = lock(&self.0.ledger);
+        if builder.window != ledger.settings.window {
+            // The tenths' numbers mean other times from now on. A call that is being counted meanwhile may be lost, or
+            // be counted once more in a window to come.
+            // Relaxed: whoever counts needs no other word than these.
+            self.0.slot_nanos.store(nanos(builder.window).div_ceil(PARTS), Ordering::Relaxed);
+            for cell in &self.0.calls {
+                cell.store(0, Ordering::Relaxed);
+            }
+            (ledger.latest, ledger.spent) = (0, [Spent::default(); SLOTS]);
+        }
+        ledger.settings = builder;
+        Ok(())
+    }
+
+    /// The number of the tenth that `now` is in.
+    fn slot(&self, now: Instant) -> u64 {
+        // Relaxed: see `reconfigure`.
+        now.as_nanos() / self.0.slot_nanos.load(Ordering::Relaxed)
     }
 
     /// Counts a call that starts at `now`, unless it is made within another call under this budget.
@@ -179,7 +227,7 @@ impl RetryBudget {
         if ENTERED.get() == self.id() {
             return;
         }
-        let slot = now.as_nanos() / self.0.slot_nanos;
+        let slot = self.slot(now);
         let cell = &self.0.calls[index(slot)];
         // Relaxed throughout: the words are counts, nothing is published through them.
         let mut word = cell.load(Ordering::Relaxed);
@@ -201,9 +249,9 @@ impl RetryBudget {
     /// Takes one retry at `now`, if there is one.
     pub(crate) fn withdraw(&self, now: Instant) -> bool {
         let mut ledger = lock(&self.0.ledger);
-        let latest = ledger.latest.max(now.as_nanos() / self.0.slot_nanos);
+        let latest = ledger.latest.max(self.slot(now));
         ledger.latest = latest;
-        let granted = (ledger.retries(latest) + 1) as f64 <= self.allowance(self.calls(latest));
+        let granted = (ledger.retries(latest) + 1) as f64 <= ledger.settings.allowance(self.calls(latest));
         if granted {
             ledger.granted += 1;
             let spent = &mut ledger.spent[index(latest)];
@@ -220,12 +268,12 @@ impl RetryBudget {
     /// How the budget stands at `now`, a time of the clock its users go by.
     pub fn statistics(&self, now: Instant) -> RetryBudgetStatistics {
         let ledger = lock(&self.0.ledger);
-        let latest = ledger.latest.max(now.as_nanos() / self.0.slot_nanos);
+        let latest = ledger.latest.max(self.slot(now));
         let (calls, retries) = (self.calls(latest), ledger.retries(latest));
         RetryBudgetStatistics {
             calls,
             retries,
-            available: whole(self.allowance(calls)).saturating_sub(retries),
+            available: whole(ledger.settings.allowance(calls)).saturating_sub(retries),
             granted: ledger.granted,
             refused: ledger.refused,
         }
@@ -238,11 +286,6 @@ impl RetryBudget {
             if word >> 32 == slot & LOW_HALF { word & LOW_HALF } else { 0 }
         };
         (latest.saturating_sub(PARTS)..=latest).map(in_slot).sum()
-    }
-
-    /// How many retries the window allows.
-    fn allowance(&self, calls: u64) -> f64 {
-        self.0.ratio * calls as f64 + self.0.min_per_second * self.0.window.as_secs_f64()
     }
 
     fn id(&self) -> usize {
@@ -270,10 +313,11 @@ impl PartialEq for RetryBudget {
 
 impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RetryBudgetBuilder { ratio, min_per_second, window } = lock(&self.0.ledger).settings;
         f.debug_struct("RetryBudget")
-            .field("ratio", &self.0.ratio)
-            .field("min_per_second", &self.0.min_per_second)
-            .field("window", &self.0.window)
+            .field("ratio", &ratio)
+            .field("min_per_second", &min_per_second)
+            .field("window", &window)
             .finish_non_exhaustive()
     }
 }

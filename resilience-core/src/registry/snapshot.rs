@@ -1,0 +1,82 @@
+//! What a registry holds at one moment, for operators: every policy's figures and the errors handled. Data only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::shelves::Shelves;
+use crate::bulkhead::{Bulkhead, BulkheadStatistics};
+use crate::circuit_breaker::{BreakerStatistics, CircuitBreaker};
+use crate::class::{Category, Severity};
+use crate::clock::Instant;
+use crate::rate_limiter::{KeyedRateLimiter, KeyedStatistics, LimiterStatistics, RateLimiter};
+use crate::retry::{RetryBudget, RetryBudgetStatistics};
+
+/// How many errors of each category and severity were handled. Its size is fixed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ErrorStatistics {
+    /// All of them.
+    pub total: u64,
+    /// By category; categories without errors are left out.
+    pub by_category: BTreeMap<Category, u64>,
+    /// By severity; severities without errors are left out.
+    pub by_severity: BTreeMap<Severity, u64>,
+}
+
+/// A retry's settings at one moment; what it does is counted by its budget and told to observers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct RetrySettings {
+    /// How often an operation may be tried in all.
+    pub max_attempts: u32,
+    /// The name of its budget, when it has one that the registry knows.
+    pub budget: Option<String>,
+}
+
+/// Every policy of a registry at one moment, each by its name.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct RegistrySnapshot {
+    /// The breakers.
+    pub breakers: BTreeMap<String, BreakerStatistics>,
+    /// The limiters without keys.
+    pub limiters: BTreeMap<String, LimiterStatistics>,
+    /// The keyed limiters; no keys, which may be secrets.
+    pub keyed_limiters: BTreeMap<String, KeyedStatistics>,
+    /// The bulkheads.
+    pub bulkheads: BTreeMap<String, BulkheadStatistics>,
+    /// The retry budgets.
+    pub budgets: BTreeMap<String, RetryBudgetStatistics>,
+    /// The retries.
+    pub retries: BTreeMap<String, RetrySettings>,
+    /// The pipelines, which have no figures of their own.
+    pub pipelines: BTreeSet<String>,
+    /// The errors handled.
+    pub errors: ErrorStatistics,
+}
+
+impl RegistrySnapshot {
+    pub(super) fn of(shelves: &Shelves, errors: ErrorStatistics, now: Instant) -> Self {
+        let budget_name =
+            |budget: &RetryBudget| shelves.budgets.iter().find(|(_, it)| *it == budget).map(|(name, _)| name.clone());
+        Self {
+            breakers: figures(&shelves.breakers, CircuitBreaker::statistics),
+            limiters: figures(&shelves.limiters, RateLimiter::statistics),
+            keyed_limiters: figures(&shelves.keyed_limiters, KeyedRateLimiter::statistics),
+            bulkheads: figures(&shelves.bulkheads, Bulkhead::statistics),
+            budgets: figures(&shelves.budgets, |it| it.statistics(now)),
+            retries: figures(&shelves.retries, |it| RetrySettings {
+                max_attempts: it.max_attempts(),
+                budget: it.budget().and_then(budget_name),
+            }),
+            pipelines: shelves.pipelines.keys().cloned().collect(),
+            errors,
+        }
+    }
+}
+
+fn figures<P, F>(shelf: &BTreeMap<String, P>, figures_of: impl Fn(&P) -> F) -> BTreeMap<String, F> {
+    shelf.iter().map(|(name, policy)| (name.clone(), figures_of(policy))).collect()
+}
