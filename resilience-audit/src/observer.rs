@@ -65,12 +65,15 @@ fn status(outcome: &Outcome) -> Status {
 fn translate(event: &Event<'_>, successes: bool) -> Option<AuditEvent> {
     Some(match event {
         Event::CallFinished { outcome: Outcome::Success, .. } if !successes => return None,
-        Event::CallFinished { pipeline, outcome, attempts, elapsed, stopped, .. } => {
+        Event::CallFinished { pipeline, operation, outcome, attempts, elapsed, stopped, .. } => {
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
             let mut finished = AuditEvent::new("call", "finished", (*pipeline).to_owned())
                 .status(status(outcome))
                 .detail("attempts", *attempts)
                 .detail("elapsed_us", micros);
+            if let Some(operation) = operation {
+                finished = finished.detail("operation", (*operation).to_owned());
+            }
             if let Some(stopped) = stopped {
                 finished = finished.detail("stopped", stopped.as_str());
             }
@@ -86,6 +89,16 @@ fn translate(event: &Event<'_>, successes: bool) -> Option<AuditEvent> {
                 .class(*class)
                 .detail("attempt", *attempt)
                 .detail("delay_us", micros)
+        }
+        Event::HedgeStarted { pipeline, attempt, hedge, .. } => {
+            AuditEvent::new("call", "hedge_started", (*pipeline).to_owned())
+                .detail("attempt", *attempt)
+                .detail("hedge", *hedge)
+        }
+        Event::FallbackUsed { fallback, class, answered, .. } => {
+            AuditEvent::new("fallback", if *answered { "answered" } else { "failed" }, (*fallback).to_owned())
+                .status(Status::Failure)
+                .class(*class)
         }
         Event::Rejected { rejection, .. } => {
             AuditEvent::new("policy", rejection.reason.as_str(), rejection.policy.to_string())

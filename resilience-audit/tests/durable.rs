@@ -12,7 +12,7 @@ use resilience_audit::{
     AppendError, AuditEvent, AuditLog, AuditObserver, ClearError, OpenError, Query, ReadError, Reader, Record, Status,
     Value, export_json_lines, newest_first, tail, verify, verify_against,
 };
-use resilience_core::{CircuitBreaker, Clock, Event, Observer, Observers, Severity};
+use resilience_core::{CallOptions, CircuitBreaker, Clock, Event, Fallback, Observer, Observers, Pipeline, Severity};
 
 fn place() -> (tempfile::TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
@@ -284,18 +284,31 @@ fn the_observer_records_what_policies_do_and_leaves_out_what_went_well() {
     let log = AuditLog::open(&dir).unwrap();
     let observer: Arc<dyn Observer> = Arc::new(AuditObserver::new(log.clone()));
     let observers = Observers::new().with(Arc::clone(&observer));
-    let breaker = CircuitBreaker::builder("registry_fetch").observers(observers).build().unwrap();
+    let breaker = CircuitBreaker::builder("registry_fetch").observers(observers.clone()).build().unwrap();
     breaker.force_open();
     observer.on_event(&Event::notice("lsp", "restarted", "server", Severity::High, "it crashed"));
+    let pipeline = Pipeline::builder("registry").observers(observers.clone()).build().unwrap();
+    let fallback = Fallback::value("stale").named("cache").unwrap().observers(observers);
+    let lookup = CallOptions::new().operation("lookup");
+    let reset = || Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+    let answer = fallback.call(|| pipeline.call_with(lookup, |_| reset()));
+    assert_eq!(answer.unwrap(), "stale");
     log.flush().unwrap().wait().unwrap();
     let shown: Vec<String> = log
         .query(Query::new())
         .unwrap()
         .map(|record| record.unwrap().to_string().split_once(' ').unwrap().1.to_owned())
+        .map(|line| {
+            line.split_once(" elapsed_us=").map_or(line.clone(), |(start, rest)| {
+                format!("{start} {}", rest.split_once(' ').map_or("", |(_, rest)| rest))
+            })
+        })
         .collect();
     insta::assert_snapshot!(shown.join("\n"), @r#"
 #1 circuit_breaker forced_open registry_fetch info severity=high from=closed generation=1
 #2 lsp restarted server info severity=high detail="it crashed"
+#3 call finished registry failure severity=high category=network attempts=1 operation=lookup
+#4 fallback answered cache failure severity=high category=network
 "#);
 
     // Under a policy that blocks, the observer still does not: closed or not, it only counts.

@@ -1,4 +1,5 @@
-//! All policies from one file, changed while calls are made: `cargo run -p resilience-core --features serde --example config_from_toml`.
+//! All policies from one file, changed while calls are made.
+//! `cargo run -p resilience-core --example config_from_toml --features serde`
 
 use resilience_core::config::ResilienceConfig;
 use resilience_core::{Pipeline, Registry};
@@ -18,13 +19,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let edited =
         FILE.replace("max_concurrent = 32", "max_concurrent = 8").replace("max_attempts = 4", "max_attempts = 2");
     let changes = registry.apply(&toml::from_str(&edited)?)?;
+    assert_eq!(changes.changed.len(), 2);
+    assert!(changes.replaced.is_empty());
     println!("changed in place: {:?}, made anew: {:?}", changes.changed, changes.replaced);
 
     // A mistake changes nothing and is told by its path.
     let mistaken = FILE.replace("failure_rate = \"50%\"", "failure_rate = \"500%\"");
-    if let Err(error) = toml::from_str::<ResilienceConfig>(&mistaken) {
-        println!("refused: {}", error.message());
-    }
+    let refused = toml::from_str::<ResilienceConfig>(&mistaken).expect_err("more than everything cannot fail");
+    assert!(refused.message().contains("breakers.search.failure_rate"));
+    println!("refused: {}", refused.message());
 
     println!("{}", serde_json::to_string_pretty(&registry.snapshot())?);
     Ok(())

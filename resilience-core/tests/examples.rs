@@ -8,7 +8,8 @@ fn examples() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let read =
         |path: &Path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap());
-    fs::read_dir(folder).unwrap().map(|entry| read(&entry.unwrap().path())).collect()
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).map(|path| read(&path)).collect()
 }
 
 #[test]
@@ -26,7 +27,7 @@ fn a_real_http_call_with_four_policies_takes_at_most_12_lines() {
 #[test]
 fn every_example_says_how_to_run_it_and_asserts_what_it_shows() {
     let examples = examples();
-    assert!(examples.len() >= 9, "{}", examples.len());
+    assert!(examples.len() >= 10, "{}", examples.len());
     for (name, text) in examples {
         let head: Vec<_> = text.lines().take_while(|line| line.starts_with("//!")).collect();
         let command = format!("`cargo run -p resilience-core --example {name}");
