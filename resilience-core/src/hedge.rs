@@ -54,7 +54,7 @@ struct Shared {
 /// second besides. [`after_percentile`](HedgeBuilder::after_percentile) finds the pause by itself.
 ///
 /// It works in an async [`Pipeline`] as the policy next to the operation, and alone by [`call_async`](Self::call_async).
-/// Blocking calls go unhedged unless they run on threads.
+/// Blocking calls go unhedged unless they run [on threads](Pipeline::call_on_threads).
 ///
 /// Source: J. Dean, L. A. Barroso, "The Tail at Scale", CACM 56 (2013), hedged requests; gRPC calls the same so.
 ///

@@ -27,6 +27,7 @@ use crate::event::Observers;
 use crate::hedge::Hedge;
 use crate::outcome::Error;
 use crate::retry::Retry;
+use crate::timeout::Background;
 use crate::wait;
 use execution::{Execution, Step};
 #[cfg(feature = "tower")]
@@ -153,6 +154,43 @@ impl Pipeline {
         F: Future<Output = Result<T, E>>,
     {
         CallFuture::new(self.as_plan(), options, operation, ByClass)
+    }
+
+    /// Makes a blocking call whose attempts run on threads of their own, so that what a blocking operation cannot do by
+    /// itself works: an attempt whose time is over is left behind, and a slow one is hedged. `background` bounds how many
+    /// run at once, those left behind included; see there what becomes of these.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and a rejection by `background` when there is no room for another thread.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Background, Pipeline};
+    ///
+    /// let threads = Background::builder("lookups").max_running(8).build()?;
+    /// let pipeline = Pipeline::builder("dns").timeout(Duration::from_secs(10)).build()?;
+    /// let addresses = pipeline.call_on_threads(&threads, || {
+    ///     use std::net::ToSocketAddrs;
+    ///     ("127.0.0.1", 80).to_socket_addrs().map(Iterator::count)
+    /// });
+    /// assert_eq!(addresses.unwrap(), 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn call_on_threads<T, E>(
+        &self,
+        background: &Background,
+        operation: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<T, Error<E>>
+    where
+        T: Send + 'static,
+        E: Classify + Send + 'static,
+    {
+        let operation = Arc::new(operation);
+        let call = self.call_async(|| {
+            let operation = Arc::clone(&operation);
+            background.on_thread(move || operation())
+        });
+        wait::block_on(call).map_err(Error::flatten)
     }
 
     /// The same pipeline for errors that do not implement [`Classify`]: `classify` says what they mean.

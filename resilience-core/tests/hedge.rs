@@ -5,15 +5,16 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use resilience_core::clock::Sleep;
 use resilience_core::{
-    Attempt, CallOptions, CircuitBreaker, Clock, Error, Event, Hedge, ManualClock, Observers, Pipeline, Retry,
-    RetryBudget,
+    Attempt, Background, CallOptions, CircuitBreaker, Clock, Error, Event, Hedge, ManualClock, Observers, Pipeline,
+    Retry, RetryBudget,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -307,6 +308,24 @@ fn a_blocking_call_runs_once() {
         Ok("row")
     });
     assert_eq!((answer.unwrap(), runs, hedge.statistics().started), ("row", 1, 0));
+}
+
+#[test]
+fn a_blocking_call_on_threads_is_hedged_and_the_run_that_hangs_is_left_behind() {
+    let hedge = Hedge::builder().after(Duration::ZERO).build().unwrap();
+    let pipeline = Pipeline::builder("store").hedge(hedge.clone()).build().unwrap();
+    let threads = Background::builder("runs").max_running(2).build().unwrap();
+    let (release, hang) = mpsc::channel::<()>();
+    let (runs, hang) = (AtomicU32::new(0), Mutex::new(hang));
+    let answer = pipeline.call_on_threads(&threads, move || {
+        if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+            let _over = hang.lock().unwrap().recv();
+        }
+        Ok::<_, io::Error>("row")
+    });
+    assert_eq!(answer.unwrap(), "row");
+    assert_eq!((hedge.statistics().started, threads.statistics().left_behind), (1, 1));
+    drop(release);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
 use super::{Category, Class, Classify, Severity};
 
@@ -35,6 +36,13 @@ impl Classify for io::ErrorKind {
             Kind::StorageFull => Class::of(Category::Resource).severity(Severity::Critical).retryable(false),
             _ => Class::of(Category::Unknown),
         }
+    }
+}
+
+/// Shared errors, as those of a [`Coalesce`](crate::Coalesce), mean what they mean alone.
+impl<E: Classify + ?Sized> Classify for Arc<E> {
+    fn class(&self) -> Class {
+        (**self).class()
     }
 }
 
