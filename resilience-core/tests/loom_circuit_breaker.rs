@@ -97,6 +97,43 @@ fn a_call_of_an_older_generation_is_never_counted_in_a_newer_window() {
 }
 
 #[test]
+fn a_success_of_an_older_generation_never_breaks_a_newer_row_of_failures() {
+    // Two changes of thread are enough to get between check and count; all orders take minutes.
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let (breaker, _) = breaker(|builder| builder.consecutive_failures(2));
+        let old = breaker.try_acquire_owned().unwrap();
+        beside(
+            &breaker,
+            move |_| old.settle(&GOOD),
+            |breaker| {
+                breaker.reset();
+                settle(breaker, &DOWN);
+                settle(breaker, &DOWN);
+            },
+        );
+        assert_eq!(breaker.state(), BreakerState::Open);
+    });
+}
+
+#[test]
+fn when_good_calls_leave_a_time_window_the_next_one_is_judged_whoever_moves_it_on() {
+    loom::model(|| {
+        let (breaker, time) = breaker(|builder| builder.failure_rate_over(0.5, Duration::from_secs(16), 2));
+        settle(&breaker, &GOOD);
+        settle(&breaker, &GOOD);
+        time.advance(Duration::from_secs(1));
+        settle(&breaker, &DOWN);
+        time.advance(Duration::from_secs(15));
+        let theirs = breaker.try_acquire_owned().unwrap();
+        let mine = breaker.try_acquire_owned().unwrap();
+        beside(&breaker, move |_| theirs.settle(&GOOD), move |_| mine.settle(&GOOD));
+        assert_eq!(breaker.state(), BreakerState::Open, "the first of the two makes it one failure of two calls");
+    });
+}
+
+#[test]
 fn a_late_probe_does_not_decide_for_the_probes_after_it() {
     loom::model(|| {
         let (breaker, time) =

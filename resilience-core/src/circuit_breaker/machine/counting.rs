@@ -35,8 +35,9 @@ impl Machine {
     /// Counts a success without a lock, if it can change nothing; `false` when it has not been counted.
     #[inline]
     pub(super) fn count_good(&self, token: Token, ended: Instant) -> bool {
-        // Relaxed: the bound grows with the window; who reads an old one is judged under the lock, which is always right.
-        if self.is_slow(token, ended) || ended.as_nanos() >= self.front.steady_until.load(Ordering::Relaxed) {
+        // Acquire pairs with the release in `publish`: who sees that the window has moved on sees from where on calls are
+        // judged in it. Who reads an old bound is judged under the lock, which is always right.
+        if self.is_slow(token, ended) || ended.as_nanos() >= self.front.steady_until.load(Ordering::Acquire) {
             return false;
         }
         loop {
@@ -146,8 +147,9 @@ impl Machine {
             None => (0, Instant::from_nanos(u64::MAX)),
             Some(window) => (window.start(self.tally().position()), window.steady_until()),
         };
-        // Relaxed, both: published by the next release of the tally or the gate.
+        // Relaxed: published by the release that follows, and the next one of the tally or the gate.
         self.front.judged_until.store(start + u64::from(minimum), Ordering::Relaxed);
-        self.front.steady_until.store(steady_until.as_nanos(), Ordering::Relaxed);
+        // Release: see `count_good`.
+        self.front.steady_until.store(steady_until.as_nanos(), Ordering::Release);
     }
 }
