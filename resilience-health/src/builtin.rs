@@ -117,7 +117,9 @@ impl Check for BreakerCheck {
         let state = self.breaker.state();
         let (status, note) = match (state, self.on_open) {
             (BreakerState::Closed, _) => (Status::Healthy, ""),
-            (BreakerState::Disabled, _) => (Status::Healthy, ": it lets every call through"),
+            (BreakerState::Disabled | BreakerState::MetricsOnly, _) => {
+                (Status::Healthy, ": it lets every call through")
+            }
             (_, OnOpen::Ignore) => (Status::Healthy, ": ignored by on_open"),
             (BreakerState::HalfOpen, _) => (Status::Degraded, ": it tries whether calls succeed again"),
             (_, OnOpen::Degrade) => (Status::Degraded, ": calls are rejected; on_open says degrade"),

@@ -417,6 +417,11 @@ fn an_open_breaker_means_what_on_open_says_and_the_message_says_why() {
       ignore   healthy        0.0 ms  breaker `registry_fetch` is open: ignored by on_open
       fail     unhealthy      0.0 ms  breaker `registry_fetch` is open: calls are rejected; on_open says fail
     ");
+    for lets_all_through in [CircuitBreaker::disable, CircuitBreaker::metrics_only] {
+        lets_all_through(&breaker);
+        step(&monitor, &time);
+        assert_eq!([status("default"), status("ignore"), status("fail")], [Status::Healthy; 3]);
+    }
 }
 
 #[test]
