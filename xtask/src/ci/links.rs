@@ -72,7 +72,7 @@ fn fault(folder: &Path, link: &Link<'_>) -> Option<String> {
     }
     let name = link.text.strip_prefix('`')?.strip_suffix('`')?;
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if file.ends_with(".rs") && is_name {
+    if path.extension().is_some_and(|extension| extension == "rs") && is_name {
         let code = std::fs::read_to_string(&path).unwrap_or_default();
         let has_it = [format!("fn {name}("), format!("fn {name}<")].iter().any(|function| code.contains(function));
         return (!has_it).then(|| format!("`{file}` has no function `{name}`"));
