@@ -344,12 +344,15 @@ impl<'a> Future for Waiting<'a> {
         let clock = &bulkhead.0.clock;
         let ticket = this.ticket.as_ref().expect("a future is not polled after its end");
         loop {
+            // What was waited for is over, also on a clock that stands still meanwhile.
+            let mut at_least = Instant::default();
             if !bulkhead.watch(ticket, cx.waker()) {
                 let sleep = this.sleep.get_or_insert_with(|| clock.sleep_until(ticket.until));
                 ready!(Pin::new(sleep).poll(cx));
                 this.sleep = None;
+                at_least = ticket.until;
             }
-            if let Poll::Ready(entered) = bulkhead.claim(ticket, clock.now()) {
+            if let Poll::Ready(entered) = bulkhead.claim(ticket, clock.now().max(at_least)) {
                 this.ticket = None;
                 return Poll::Ready(entered.map(|()| bulkhead.permit()));
             }

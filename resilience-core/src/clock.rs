@@ -23,6 +23,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use crate::timers::{TimerKey, Timers};
+use crate::wait;
 
 /// A point on a clock's monotonic time line: nanoseconds since the clock's origin.
 ///
@@ -202,8 +203,8 @@ impl Clock {
 
     /// The time of the tokio runtime it is asked in, which `tokio::time::pause` and `advance` move: for async tests
     /// that run on tokio's own test clock. Async sleeps are tokio's; outside a runtime, time and sleeps are the
-    /// system's; so they are in a browser. [`sleep_blocking`](Self::sleep_blocking) blocks the thread for real, paused
-    /// or not.
+    /// system's; so they are in a browser. Blocking calls wait for real, paused or not: a thread that waits cannot drive
+    /// the runtime.
     ///
     /// # Panics
     /// Sleeping does, within a runtime whose time is not enabled (`enable_time`).
@@ -308,21 +309,38 @@ impl Clock {
     /// Completes at `deadline` or as soon as possible after it.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         let boxed = match &self.0 {
+            // A thread that waits cannot drive the runtime whose timer it would wait for.
+            Source::System(_) if wait::thread_waits() => None,
             Source::System(reading) => reading.sleep_until(deadline),
             Source::Manual(_) => None,
             Source::Custom(source) => Some(source.sleep_until(deadline)),
         };
-        let inner = boxed.map_or_else(|| Waiting::Timers { clock: self.clone(), key: None }, Waiting::Boxed);
+        let inner = boxed.map_or_else(|| self.wait_on_timers(deadline), Waiting::Boxed);
         Sleep { deadline, inner }
     }
 
-    /// Where sleeps of this clock are registered, and for when.
-    fn timers(&self, deadline: Instant) -> (&Timers, Instant) {
+    fn wait_on_timers(&self, deadline: Instant) -> Waiting {
+        let due = match &self.0 {
+            Source::System(reading) => reading.on_system(deadline),
+            Source::Manual(_) | Source::Custom(_) => deadline,
+        };
+        Waiting::Timers { clock: self.clone(), due, key: None }
+    }
+
+    /// Where sleeps of this clock are registered.
+    fn timers(&self) -> &Timers {
         match &self.0 {
-            Source::System(reading) => (system::timers(), reading.on_system(deadline)),
-            Source::Manual(manual) => (manual.timers(), deadline),
+            Source::System(_) => system::timers(),
+            Source::Manual(manual) => manual.timers(),
             Source::Custom(_) => unreachable!("a custom clock's sleeps are its own"),
         }
+    }
+
+    /// Whether a sleep is over: by this clock, or by the one that serves its timers. The two differ where tokio's time
+    /// is paused; a thread that waits must not wait for ever then.
+    fn is_over(&self, deadline: Instant, due: Instant) -> bool {
+        let served_by_another = matches!(&self.0, Source::System(reading) if *reading != Reading::System);
+        self.now() >= deadline || (served_by_another && system::now() >= due)
     }
 }
 
@@ -340,7 +358,12 @@ mod tokio {
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 enum Waiting {
-    Timers { clock: Clock, key: Option<TimerKey> },
+    /// Registered for `due`, by the clock that serves the timers.
+    Timers {
+        clock: Clock,
+        due: Instant,
+        key: Option<TimerKey>,
+    },
     Boxed(Boxed),
 }
 
@@ -371,22 +394,22 @@ impl Future for Sleep {
         let deadline = self.deadline;
         match &mut self.inner {
             Waiting::Boxed(future) => future.as_mut().poll(cx),
-            Waiting::Timers { clock, key } => {
+            Waiting::Timers { clock, due, key } => {
                 if let Source::Manual(manual) = &clock.0
                     && manual.is_auto_advancing()
                 {
                     manual.advance_to(deadline);
                 }
-                let (timers, due) = clock.timers(deadline);
-                if clock.now() >= deadline {
+                let timers = clock.timers();
+                if clock.is_over(deadline, *due) {
                     if let Some(key) = key.take() {
                         timers.cancel(key);
                     }
                     return Poll::Ready(());
                 }
-                *key = Some(timers.register(due, key.take(), cx.waker()));
+                *key = Some(timers.register(*due, key.take(), cx.waker()));
                 // The clock may have moved between the check and the registration; a second look closes the gap.
-                if clock.now() >= deadline {
+                if clock.is_over(deadline, *due) {
                     if let Some(key) = key.take() {
                         timers.cancel(key);
                     }
@@ -400,8 +423,8 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Waiting::Timers { clock, key: Some(key) } = &self.inner {
-            clock.timers(self.deadline).0.cancel(*key);
+        if let Waiting::Timers { clock, key: Some(key), .. } = &self.inner {
+            clock.timers().cancel(*key);
         }
     }
 }

@@ -263,12 +263,20 @@ impl Pipeline {
                     if !wait.is_zero() {
                         plan.clock.sleep_blocking(wait);
                     }
+                    execution.has_waited(until);
                 }
                 Step::Queue(until) => {
-                    let mut sleep = plan.clock.sleep_until(until);
-                    wait::block_on(poll_fn(|cx| {
-                        if execution.has_turn(cx.waker()) { Poll::Ready(()) } else { Pin::new(&mut sleep).poll(cx) }
+                    let mut sleep = None;
+                    let waited = wait::block_on(poll_fn(|cx| {
+                        if execution.has_turn(cx.waker()) {
+                            return Poll::Ready(false);
+                        }
+                        let sleep = sleep.get_or_insert_with(|| plan.clock.sleep_until(until));
+                        Pin::new(sleep).poll(cx).map(|()| true)
                     }));
+                    if waited {
+                        execution.has_waited(until);
+                    }
                 }
                 Step::Run(attempt) => {
                     let entered = execution.enter();

@@ -1,6 +1,7 @@
 //! How a thread waits for a future, and how others are woken: what the blocking faces are made of.
 //! Nothing is polled in vain and no runtime is needed; a waker that panics disturbs nobody. Decides nothing.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -17,8 +18,31 @@ impl Wake for Unpark {
     }
 }
 
+thread_local! {
+    /// Whether the code on this thread is polled by a thread that waits for it.
+    static WAITS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the code on this thread is polled by a thread that waits for it: no runtime goes on meanwhile that only this
+/// thread could drive.
+pub(crate) fn thread_waits() -> bool {
+    WAITS.get()
+}
+
+/// Restores what was before, also when the future panics.
+struct Waits {
+    before: bool,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        WAITS.set(self.before);
+    }
+}
+
 /// Blocks the thread until `future` is ready. A parker of its own, so that it nests in any executor's wait.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let _waits = Waits { before: WAITS.replace(true) };
     let parker = Parker::new();
     let waker = Waker::from(Arc::new(Unpark(parker.unparker().clone())));
     let mut cx = Context::from_waker(&waker);

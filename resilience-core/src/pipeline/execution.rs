@@ -82,6 +82,8 @@ pub(crate) struct Execution<'a, P: Deref<Target = Plan>> {
     started: Instant,
     /// The time, as long as nothing that takes time has happened since it was read.
     fresh: Option<Instant>,
+    /// The latest moment that was waited for; the time is not before it, whatever the clock says.
+    waited: Instant,
     deadline: Option<Instant>,
     retry: Option<RetryProgress>,
     attempts: u32,
@@ -114,6 +116,7 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
             options,
             started,
             fresh,
+            waited: Instant::default(),
             deadline,
             retry,
             attempts: 0,
@@ -183,7 +186,7 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
                     }
                 }
                 Stage::Backoff(until) => {
-                    if self.plan.clock.now() < until {
+                    if self.now_after_wait() < until {
                         return Step::Sleep(until);
                     }
                     self.stage = Stage::Gate(self.plan.inner);
@@ -212,7 +215,7 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
                     _ if max_wait.is_zero() => return self.place(index, Duration::ZERO).map(|_| None).map_err(Some),
                     _ => self.place(index, self.bounded_wait(*max_wait)).map_err(Some)?,
                 };
-                if self.plan.clock.now() < place.usable_from {
+                if self.now_after_wait() < place.usable_from {
                     self.queued = Some((index, Queued::Limiter(place)));
                     return Ok(Some(Step::Sleep(place.usable_from)));
                 }
@@ -226,7 +229,7 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
             }
             Some(Gate::Bulkhead { bulkhead, max_wait }) => {
                 let ticket = if let Some((_, Queued::Bulkhead(ticket))) = &self.queued {
-                    let Poll::Ready(entered) = bulkhead.claim(ticket, self.plan.clock.now()) else {
+                    let Poll::Ready(entered) = bulkhead.claim(ticket, self.now_after_wait()) else {
                         return Ok(Some(Step::Queue(ticket.until)));
                     };
                     self.queued = None;
@@ -341,12 +344,13 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     /// Goes on when the harm is done: with the operation, or with the fault in its place. `None`: there is more to do.
     #[cold]
     fn after_disturbance(&mut self, until: Instant) -> Option<Step> {
-        let now = self.plan.clock.now();
+        let now = self.now_after_wait();
+        // First of all: harm that takes exactly as long as the attempt may is over too late.
+        if until != Instant::default() && self.attempt_deadline.is_some_and(|deadline| now >= deadline) {
+            self.fault = None;
+            return self.attempt_timed_out().map(Step::End);
+        }
         if now < until {
-            if self.attempt_deadline.is_some_and(|deadline| now >= deadline) {
-                self.fault = None;
-                return self.attempt_timed_out().map(Step::End);
-            }
             return Some(Step::Sleep(earlier(Some(until), self.attempt_deadline).unwrap_or(until)));
         }
         let Some(fault) = self.fault.take() else { return Some(self.run()) };
@@ -361,6 +365,17 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     #[inline]
     pub(crate) fn attempt(&self, hedge: u32) -> Attempt {
         Attempt { number: self.attempts, hedge, deadline: self.attempt_deadline }
+    }
+
+    /// A wait that was asked for is over. A clock that stands still meanwhile, as tokio's does when it is paused, must not
+    /// make a thread wait for ever.
+    pub(crate) fn has_waited(&mut self, until: Instant) {
+        self.waited = self.waited.max(until);
+    }
+
+    /// The time after a wait.
+    fn now_after_wait(&self) -> Instant {
+        self.plan.clock.now().max(self.waited)
     }
 
     /// The operation is left while it runs (`false`), or entered again (`true`).
