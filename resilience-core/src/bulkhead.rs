@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Instant, Sleep};
 use crate::config::ConfigError;
+use crate::deadline;
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Ordering};
@@ -255,6 +256,7 @@ impl Bulkhead {
     }
 
     fn enter_or_wait(&self, max_wait: Duration) -> Result<Option<Ticket>, Rejection> {
+        let max_wait = deadline::bounded(&self.0.clock, max_wait);
         self.enter_or_queue(|| (!max_wait.is_zero()).then(|| self.0.clock.now() + max_wait))
     }
 

@@ -1,6 +1,6 @@
 //! Deadlines that travel: whoever works under one passes it on to every call it makes, without a parameter.
-//! Carried by the thread, set only while the work runs or is polled, so it never leaks to anybody else's work. It
-//! interrupts nothing: pipelines read it and stay within it.
+//! Carried by the thread, set only while the work runs or is polled, and never left behind. It interrupts nothing:
+//! pipelines and waits read it and stay within it.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -12,9 +12,12 @@ use pin_project_lite::pin_project;
 
 use crate::clock::{Clock, Instant};
 
+/// On so many clocks work can be under a deadline at once; one that is under more keeps to the outer ones.
+const CLOCKS: usize = 4;
+
 thread_local! {
-    /// Of which clock, and when; for the code on this thread.
-    static CURRENT: Cell<Option<(usize, Instant)>> = const { Cell::new(None) };
+    /// The deadlines of the code on this thread: of which clock, and when. Each clock has one place, taken in order.
+    static CURRENT: [Cell<Option<(usize, Instant)>>; CLOCKS] = const { [const { Cell::new(None) }; CLOCKS] };
 }
 
 /// A moment by which work must be over, on a clock.
@@ -25,6 +28,9 @@ thread_local! {
 /// attempt spawns elsewhere, on another thread or as a task, does not inherit it: hand it
 /// [`Attempt::deadline`](crate::Attempt::deadline), and take it up there with [`run`](Self::run) or
 /// [`scope`](Self::scope).
+///
+/// A thread that runs other people's work meanwhile lends them the deadline: an executor entered by `block_on` inside such a
+/// call, and tasks that it polls there.
 ///
 /// Also known as deadline propagation (gRPC) or a context's deadline (Go).
 ///
@@ -81,7 +87,8 @@ impl Deadline {
         self.clock.now() >= self.at
     }
 
-    /// Runs `work` under this deadline, or under the one around it when that is earlier.
+    /// Runs `work` under this deadline, or under the one around it when that is earlier. A future that `work` only makes
+    /// runs later, and not under it: see [`scope`](Self::scope).
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         let _entered = enter(&self.clock, self.at);
         work()
@@ -134,35 +141,71 @@ impl<F: Future> Future for Scope<F> {
 /// The deadline of the code on this thread, if it is one of `clock`.
 #[inline]
 pub(crate) fn current(clock: &Clock) -> Option<Instant> {
-    let (of, at) = CURRENT.get()?;
-    (of == clock.id()).then_some(at)
+    if !any() {
+        return None;
+    }
+    let id = clock.id();
+    CURRENT.with(|places| places.iter().filter_map(Cell::get).find(|(of, _)| *of == id).map(|(_, at)| at))
 }
 
 /// Whether there is a deadline at all, of whatever clock: one look.
 #[inline]
 pub(crate) fn any() -> bool {
-    CURRENT.get().is_some()
+    CURRENT.with(|places| places[0].get().is_some())
+}
+
+/// A wait of at most `max_wait` that does not outlast the deadline of the code on this thread.
+pub(crate) fn bounded(clock: &Clock, max_wait: Duration) -> Duration {
+    current(clock).map_or(max_wait, |at| max_wait.min(at.saturating_duration_since(clock.now())))
 }
 
 /// Until the guard is dropped, the code on this thread runs under `at`.
 #[inline]
 pub(crate) fn enter(clock: &Clock, at: Instant) -> Entered {
-    let id = clock.id();
-    let at = match CURRENT.get() {
-        Some((of, outer)) if of == id => at.min(outer),
-        _ => at,
-    };
-    Entered { before: CURRENT.replace(Some((id, at))) }
+    enter_by_id(clock.id(), at)
+}
+
+fn enter_by_id(id: usize, at: Instant) -> Entered {
+    CURRENT.with(|places| {
+        let own = |place: &&Cell<Option<(usize, Instant)>>| place.get().is_none_or(|(of, _)| of == id);
+        let Some((index, place)) = places.iter().enumerate().find(|(_, place)| own(place)) else {
+            return Entered { place: CLOCKS, before: None };
+        };
+        let before = place.get();
+        let at = before.map_or(at, |(_, outer)| at.min(outer));
+        place.set(Some((id, at)));
+        Entered { place: index, before }
+    })
 }
 
 /// Restores what was entered before, also when the work panics.
 #[derive(Debug)]
 pub(crate) struct Entered {
+    place: usize,
     before: Option<(usize, Instant)>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.set(self.before);
+        CURRENT.with(|places| {
+            if let Some(place) = places.get(self.place) {
+                place.set(self.before);
+            }
+        });
+    }
+}
+
+/// The deadlines of the code on this thread, to be taken up on another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inherited([Option<(usize, Instant)>; CLOCKS]);
+
+impl Inherited {
+    pub(crate) fn here() -> Self {
+        Self(CURRENT.with(|places| std::array::from_fn(|index| places[index].get())))
+    }
+
+    /// Until the guards are dropped, the code on this thread runs under them.
+    pub(crate) fn enter(&self) -> [Option<Entered>; CLOCKS] {
+        self.0.map(|deadline| deadline.map(|(id, at)| enter_by_id(id, at)))
     }
 }

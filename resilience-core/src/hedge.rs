@@ -110,8 +110,8 @@ impl HedgeBuilder {
         self
     }
 
-    /// Starts the next run after the time within which this part of the last few hundred to a thousand runs was over,
-    /// measured to an eighth. More than 0 and less than 1: 0.95 hedges one run of twenty. Until 100 runs were measured,
+    /// Starts the next run after the time within which this part of the last few hundred to a thousand attempts had their
+    /// answer, measured to an eighth; failures do not count, and a timeout counts with its limit. More than 0 and less than 1: 0.95 hedges one run of twenty. Until 100 runs were measured,
     /// it goes by [`after`](Self::after). Default: off.
     ///
     /// ```
@@ -241,6 +241,11 @@ impl Hedge {
         self.shared.settings.max_hedges
     }
 
+    /// After how long the next run is started, where that is not learned.
+    pub(crate) fn fixed_delay(&self) -> Option<Duration> {
+        self.shared.latencies.is_none().then_some(self.shared.settings.after)
+    }
+
     /// After how long the next run is started.
     pub(crate) fn delay(&self) -> Duration {
         self.shared.latencies.as_ref().and_then(Latencies::quantile).unwrap_or(self.shared.settings.after)
@@ -265,14 +270,23 @@ impl Hedge {
         granted
     }
 
-    /// An attempt ended `elapsed` after its first run began, with the answer of a hedge or not.
-    pub(crate) fn ended(&self, elapsed: Duration, won: bool) {
-        if won {
+    /// An attempt ended `elapsed` after its first run began.
+    pub(crate) fn ended(&self, elapsed: Duration, ending: Ending) {
+        if let Ending::Success { by_hedge: true } = ending {
             // Relaxed: a counter, nothing is published through it.
             self.shared.won.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(latencies) = &self.shared.latencies {
+        // A refusal comes at once and says nothing of how long an answer takes; a timeout says that it takes longer.
+        if let (Ending::Success { .. } | Ending::TimedOut, Some(latencies)) = (ending, &self.shared.latencies) {
             latencies.record(elapsed);
         }
     }
+}
+
+/// How a hedged attempt ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ending {
+    Success { by_hedge: bool },
+    Failure,
+    TimedOut,
 }

@@ -38,7 +38,8 @@ pub(crate) use plan::Plan;
 /// A named composition of policies around calls. Cheap to clone; clones share everything.
 ///
 /// Policies are listed from the outside in. What stands before [`retry`](PipelineBuilder::retry) sees the call once,
-/// what stands after it sees every attempt: a timeout before it bounds the whole call, one after it each attempt.
+/// what stands after it sees every attempt: a timeout before it bounds the whole call, one after it each attempt. A
+/// timeout that stands after a policy that waits does not bound that wait.
 /// The recommended order is timeout, retry, circuit breaker, rate limiter, bulkhead, timeout: what an open breaker
 /// refuses then costs no permit of the limiter, and nobody waits for the limiter while keeping others out of the
 /// bulkhead.
@@ -185,10 +186,42 @@ impl Pipeline {
         T: Send + 'static,
         E: Classify + Send + 'static,
     {
+        self.call_on_threads_with(CallOptions::new(), background, move |_| operation())
+    }
+
+    /// As [`call_on_threads`](Self::call_on_threads), with options; the operation is told about its attempt.
+    ///
+    /// # Errors
+    /// As [`call_on_threads`](Self::call_on_threads).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Background, CallOptions, Pipeline, Retry};
+    ///
+    /// let threads = Background::builder("writes").build()?;
+    /// let pipeline = Pipeline::builder("disk").retry(Retry::default()).timeout(Duration::from_secs(5)).build()?;
+    /// let options = CallOptions::new().not_idempotent();
+    /// let error = pipeline.call_on_threads_with(options, &threads, |attempt| {
+    ///     assert!(attempt.deadline.is_some());
+    ///     Err::<(), _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    /// });
+    /// assert_eq!(error.unwrap_err().attempts, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn call_on_threads_with<T, E>(
+        &self,
+        options: CallOptions<'_>,
+        background: &Background,
+        operation: impl Fn(Attempt) -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<T, Error<E>>
+    where
+        T: Send + 'static,
+        E: Classify + Send + 'static,
+    {
         let operation = Arc::new(operation);
-        let call = self.call_async(|| {
+        let call = self.call_async_with(options, |attempt| {
             let operation = Arc::clone(&operation);
-            background.on_thread(move || operation())
+            background.on_thread(move || operation(attempt))
         });
         wait::block_on(call).map_err(Error::flatten)
     }

@@ -26,6 +26,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::clock::{Clock, Instant};
 use crate::config::ConfigError;
+use crate::deadline;
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Ordering};
@@ -155,7 +156,7 @@ impl RateLimiter {
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
     pub fn acquire(&self, permits: u32, max_wait: Duration) -> Result<(), Rejection> {
-        self.reserve(permits, max_wait)?.wait();
+        self.reserve(permits, deadline::bounded(&self.0.clock, max_wait))?.wait();
         Ok(())
     }
 
@@ -165,7 +166,7 @@ impl RateLimiter {
     /// # Errors
     /// A [`Rejection`], at once, when the wait would be longer than `max_wait`.
     pub async fn acquire_async(&self, permits: u32, max_wait: Duration) -> Result<(), Rejection> {
-        self.reserve(permits, max_wait)?.wait_async().await;
+        self.reserve(permits, deadline::bounded(&self.0.clock, max_wait))?.wait_async().await;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ mod budget;
 
 pub use alone::{RetryFuture, Retryable, Retrying};
 pub use backoff::{Backoff, Jitter};
-pub(crate) use budget::Entered;
+pub(crate) use budget::{Entered, Inherited};
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetStatistics};
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

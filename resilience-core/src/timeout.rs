@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::ConfigError;
+use crate::deadline;
 use crate::outcome::{Error, ErrorKind, TimedOut};
 use crate::wait;
 
@@ -123,16 +124,20 @@ impl Timeout {
     /// # }
     /// ```
     pub async fn call_async<T, E>(&self, operation: impl Future<Output = Result<T, E>>) -> Result<T, Error<E>> {
-        let deadline = self.clock.now() + self.limit;
+        let limit = deadline::bounded(&self.clock, self.limit);
+        let until = self.clock.now() + limit;
         let mut operation = pin!(operation);
         // Made only when it is needed: an operation that is ready at once never pays for it.
         let mut timer = None;
         poll_fn(|cx| {
-            if let Poll::Ready(result) = operation.as_mut().poll(cx) {
+            let entered = deadline::enter(&self.clock, until);
+            let polled = operation.as_mut().poll(cx);
+            drop(entered);
+            if let Poll::Ready(result) = polled {
                 return Poll::Ready(result.map_err(|error| Error::operation(error, 1)));
             }
-            let timer = timer.get_or_insert_with(|| self.clock.sleep_until(deadline));
-            let kind = ErrorKind::TimedOut(TimedOut { limit: self.limit });
+            let timer = timer.get_or_insert_with(|| self.clock.sleep_until(until));
+            let kind = ErrorKind::TimedOut(TimedOut { limit });
             Pin::new(timer).poll(cx).map(|()| Err(Error { kind, attempts: 1, stopped: None }))
         })
         .await

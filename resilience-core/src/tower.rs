@@ -1,4 +1,4 @@
-//! The tower face: a [`PipelineLayer`] puts a pipeline around any `tower` service whose requests can be cloned.
+//! The tower face: a [`PipelineLayer`] puts a pipeline around any `tower` service.
 //! Always ready and holding nothing between `poll_ready` and `call`: the inner service's readiness is part of each attempt,
 //! so limits, timeouts and breakers cover it. It decides nothing; the pipeline's state machine does.
 
@@ -20,7 +20,8 @@ use crate::ready_call::ReadyCall;
 /// Puts a [`Pipeline`] around services.
 ///
 /// All services of one layer share the pipeline's policies, and so does everything else that calls through it. The
-/// response future is a plain type: no allocation, no box. Each attempt clones the request and the service.
+/// response future is a plain type: no allocation, no box. Each attempt clones the service and, unless told otherwise
+/// ([`once`](Self::once), [`copied_by`](Self::copied_by)), the request.
 ///
 /// ```
 /// use resilience_core::tower::PipelineLayer;
@@ -40,10 +41,60 @@ use crate::ready_call::ReadyCall;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct PipelineLayer<J = ByClass, O = Plain> {
+pub struct PipelineLayer<J = ByClass, O = Plain, C = Cloned> {
     pipeline: Pipeline,
     judge: J,
     options: O,
+    copies: C,
+}
+
+/// How the requests of further attempts are made: [`Cloned`], [`Once`], and closures from `&Request` to a copy or `None`.
+pub trait CopyRequest<Request> {
+    /// Whether `request` can be sent more than once.
+    fn can_copy(&self, request: &Request) -> bool;
+
+    /// A copy of `request`, if there can be one.
+    fn copy(&self, request: &Request) -> Option<Request>;
+}
+
+/// Each attempt sends a clone of the request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cloned;
+
+impl<Request: Clone> CopyRequest<Request> for Cloned {
+    #[inline]
+    fn can_copy(&self, _: &Request) -> bool {
+        true
+    }
+
+    #[inline]
+    fn copy(&self, request: &Request) -> Option<Request> {
+        Some(request.clone())
+    }
+}
+
+/// Each request is sent at most once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Once;
+
+impl<Request> CopyRequest<Request> for Once {
+    fn can_copy(&self, _: &Request) -> bool {
+        false
+    }
+
+    fn copy(&self, _: &Request) -> Option<Request> {
+        None
+    }
+}
+
+impl<Request, F: Fn(&Request) -> Option<Request>> CopyRequest<Request> for F {
+    fn can_copy(&self, request: &Request) -> bool {
+        self(request).is_some()
+    }
+
+    fn copy(&self, request: &Request) -> Option<Request> {
+        self(request)
+    }
 }
 
 /// What a request brings with it, beside itself: closures from `&Request` to [`CallOptions`], and [`Plain`].
@@ -72,11 +123,60 @@ impl<Request, F: Fn(&Request) -> CallOptions<'static>> RequestOptions<Request> f
 impl PipelineLayer {
     /// A layer for services whose errors implement [`Classify`](crate::Classify).
     pub const fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, judge: ByClass, options: Plain }
+        Self { pipeline, judge: ByClass, options: Plain, copies: Cloned }
     }
 }
 
-impl<J, O> PipelineLayer<J, O> {
+impl<J, O, C> PipelineLayer<J, O, C> {
+    /// The same for requests that cannot be cloned, as those with a body that streams: each is sent at most once. What a
+    /// policy refused before may be tried again; the rest is as with
+    /// [`not_idempotent`](CallOptions::not_idempotent).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::tower::PipelineLayer;
+    /// use resilience_core::Pipeline;
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    ///
+    /// struct Upload(Box<dyn std::io::Read>); // no clone
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let pipeline = Pipeline::builder("uploads").timeout(Duration::from_secs(60)).build()?;
+    /// let service = ServiceBuilder::new()
+    ///     .layer(PipelineLayer::new(pipeline).once())
+    ///     .service(service_fn(|upload: Upload| async move { std::io::read_to_string(upload.0) }));
+    /// assert_eq!(service.oneshot(Upload(Box::new(&b"text"[..]))).await?, "text");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn once(self) -> PipelineLayer<J, O, Once> {
+        let Self { pipeline, judge, options, copies: _ } = self;
+        PipelineLayer { pipeline, judge, options, copies: Once }
+    }
+
+    /// The same with `copy` making the requests of further attempts; a request of which it makes none is sent at most
+    /// once, as all are with [`once`](Self::once).
+    ///
+    /// ```
+    /// use resilience_core::tower::PipelineLayer;
+    /// use resilience_core::{Pipeline, Retry};
+    ///
+    /// enum Body { Empty, Stream }
+    ///
+    /// let pipeline = Pipeline::builder("web").retry(Retry::default()).build()?;
+    /// let layer = PipelineLayer::new(pipeline).copied_by(|body: &Body| match body {
+    ///     Body::Empty => Some(Body::Empty),
+    ///     Body::Stream => None,
+    /// });
+    /// # drop((layer, Body::Stream));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn copied_by<Request, F: Fn(&Request) -> Option<Request>>(self, copy: F) -> PipelineLayer<J, O, F> {
+        let Self { pipeline, judge, options, copies: _ } = self;
+        PipelineLayer { pipeline, judge, options, copies: copy }
+    }
+
     /// The same with what each request brings with it: a key, a deadline, its permits, whether it may run twice.
     ///
     /// ```
@@ -94,13 +194,15 @@ impl<J, O> PipelineLayer<J, O> {
     /// # drop(layer);
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
-    pub fn options<Request, F: Fn(&Request) -> CallOptions<'static>>(self, options: F) -> PipelineLayer<J, F> {
-        PipelineLayer { pipeline: self.pipeline, judge: self.judge, options }
+    pub fn options<Request, F: Fn(&Request) -> CallOptions<'static>>(self, options: F) -> PipelineLayer<J, F, C> {
+        let Self { pipeline, judge, options: _, copies } = self;
+        PipelineLayer { pipeline, judge, options, copies }
     }
 
     /// The same for services whose errors do not: `classify` says what they mean.
-    pub fn classified_by<C>(self, classify: C) -> PipelineLayer<ByError<C>, O> {
-        PipelineLayer { pipeline: self.pipeline, judge: ByError(classify), options: self.options }
+    pub fn classified_by<F>(self, classify: F) -> PipelineLayer<ByError<F>, O, C> {
+        let Self { pipeline, judge: _, options, copies } = self;
+        PipelineLayer { pipeline, judge: ByError(classify), options, copies }
     }
 
     /// The same for services whose responses can be failures as well, as a status 503 is: `judge` says what a result
@@ -118,49 +220,51 @@ impl<J, O> PipelineLayer<J, O> {
     /// # drop(layer);
     /// # Ok::<(), resilience_core::ConfigError>(())
     /// ```
-    pub fn judged_by<T, E, F>(self, judge: F) -> PipelineLayer<ByResult<F>, O>
+    pub fn judged_by<T, E, F>(self, judge: F) -> PipelineLayer<ByResult<F>, O, C>
     where
         F: Fn(&Result<T, E>) -> Option<Class>,
     {
-        PipelineLayer { pipeline: self.pipeline, judge: ByResult(judge), options: self.options }
+        let Self { pipeline, judge: _, options, copies } = self;
+        PipelineLayer { pipeline, judge: ByResult(judge), options, copies }
     }
 }
 
-impl<S, J: Clone, O: Clone> Layer<S> for PipelineLayer<J, O> {
-    type Service = PipelineService<S, J, O>;
+impl<S, J: Clone, O: Clone, C: Clone> Layer<S> for PipelineLayer<J, O, C> {
+    type Service = PipelineService<S, J, O, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let Self { pipeline, judge, options } = self.clone();
-        PipelineService { inner, pipeline, judge, options }
+        let Self { pipeline, judge, options, copies } = self.clone();
+        PipelineService { inner, pipeline, judge, options, copies }
     }
 }
 
 /// A service behind a pipeline: made by [`PipelineLayer`].
 #[derive(Debug, Clone)]
-pub struct PipelineService<S, J = ByClass, O = Plain> {
+pub struct PipelineService<S, J = ByClass, O = Plain, C = Cloned> {
     inner: S,
     pipeline: Pipeline,
     judge: J,
     options: O,
+    copies: C,
 }
 
-impl<S, J, O> PipelineService<S, J, O> {
+impl<S, J, O, C> PipelineService<S, J, O, C> {
     /// The service inside.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 }
 
-impl<S, J, O, Request> Service<Request> for PipelineService<S, J, O>
+impl<S, J, O, C, Request> Service<Request> for PipelineService<S, J, O, C>
 where
     S: Service<Request> + Clone,
-    Request: Clone,
     O: RequestOptions<Request>,
+    C: CopyRequest<Request> + Clone,
     J: Judge<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
     type Error = Error<S::Error>;
-    type Future = ResponseFuture<S, Request, J>;
+    type Future = ResponseFuture<S, Request, J, C>;
 
     /// Always ready: what waits, waits in the call, where the pipeline's limits hold.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -168,8 +272,12 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let options = self.options.options(&request);
-        let operation = ServiceCall { service: self.inner.clone(), request };
+        let mut options = self.options.options(&request);
+        if !self.copies.can_copy(&request) {
+            options = options.not_idempotent();
+        }
+        let operation =
+            ServiceCall { service: self.inner.clone(), request: Some(request), copies: self.copies.clone() };
         ResponseFuture { call: CallFuture::new(self.pipeline.plan(), options, operation, self.judge.clone()) }
     }
 }
@@ -177,25 +285,25 @@ where
 pin_project! {
     /// The response of a [`PipelineService`]. Dropping it cancels the call and gives every permit back.
     #[must_use = "futures do nothing unless awaited"]
-    pub struct ResponseFuture<S, Request, J>
+    pub struct ResponseFuture<S, Request, J, C = Cloned>
     where
         S: Service<Request>,
     {
         #[pin]
-        call: CallFuture<'static, Arc<Plan>, ServiceCall<S, Request>, ReadyCall<S, Request>, J>,
+        call: CallFuture<'static, Arc<Plan>, ServiceCall<S, Request, C>, ReadyCall<S, Request>, J>,
     }
 }
 
-impl<S: Service<Request>, Request, J> fmt::Debug for ResponseFuture<S, Request, J> {
+impl<S: Service<Request>, Request, J, C> fmt::Debug for ResponseFuture<S, Request, J, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResponseFuture")
     }
 }
 
-impl<S, Request, J> Future for ResponseFuture<S, Request, J>
+impl<S, Request, J, C> Future for ResponseFuture<S, Request, J, C>
 where
     S: Service<Request> + Clone,
-    Request: Clone,
+    C: CopyRequest<Request>,
     J: Judge<S::Response, S::Error>,
 {
     type Output = Result<S::Response, Error<S::Error>>;
@@ -205,20 +313,26 @@ where
     }
 }
 
-/// Starts one attempt: a clone of the service, made ready and called with a clone of the request.
-struct ServiceCall<S, Request> {
+/// Starts one attempt: a clone of the service, made ready and called with a copy of the request, or with the request itself
+/// when there can be no copy: then there is only one.
+struct ServiceCall<S, Request, C> {
     service: S,
-    request: Request,
+    request: Option<Request>,
+    copies: C,
 }
 
-impl<S, Request> Operation for ServiceCall<S, Request>
+impl<S, Request, C> Operation for ServiceCall<S, Request, C>
 where
     S: Service<Request> + Clone,
-    Request: Clone,
+    C: CopyRequest<Request>,
 {
     type Attempt = ReadyCall<S, Request>;
 
     fn start(&mut self, _: Attempt) -> Self::Attempt {
-        ReadyCall::new(self.service.clone(), self.request.clone())
+        let copy = self.request.as_ref().and_then(|request| self.copies.copy(request));
+        let Some(request) = copy.or_else(|| self.request.take()) else {
+            unreachable!("what cannot be copied is not idempotent, and so starts once")
+        };
+        ReadyCall::new(self.service.clone(), request)
     }
 }

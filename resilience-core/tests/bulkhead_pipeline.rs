@@ -238,3 +238,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_timeout_bounds_what_is_listed_after_it_and_an_order_that_cannot_hold_is_refused() {
+    let second = Duration::from_secs(1);
+    let time = ManualClock::auto_advancing();
+    let room = || {
+        let room = Bulkhead::builder("room").max_concurrent(1).clock(time.clock()).build().unwrap();
+        (room.clone(), room.try_acquire_owned().unwrap())
+    };
+    let run = |builder: resilience_core::pipeline::PipelineBuilder| {
+        let before = time.elapsed();
+        let call = builder.clock(time.clock()).build().unwrap();
+        assert!(call.call(|| Ok::<_, io::Error>(())).is_err());
+        time.elapsed().checked_sub(before).unwrap()
+    };
+    let (outside, _inside) = room();
+    assert!(run(Pipeline::builder("p").timeout(second).bulkhead_waiting(outside, second * 5)) <= second);
+    let (inside_of, _inside) = room();
+    assert_eq!(run(Pipeline::builder("p").bulkhead_waiting(inside_of, second * 5).timeout(second)), second * 5);
+
+    let (late, _inside) = room();
+    let refused = |builder: resilience_core::pipeline::PipelineBuilder| builder.build().unwrap_err().to_string();
+    let between = Pipeline::builder("p").bulkhead_waiting(late.clone(), second).timeout(second).retry(Retry::default());
+    insta::assert_snapshot!(refused(between), @"`p.timeout` is between a policy that waits and the retry; allowed: the call's timeout before all policies that wait, and the attempt's after the retry");
+    let before = Pipeline::builder("p").retry(Retry::default()).timeout(second).bulkhead_waiting(late, second);
+    insta::assert_snapshot!(refused(before), @"`p.timeout` is before a policy that waits; allowed: the attempt's timeout after all policies that wait: it bounds the operation");
+}

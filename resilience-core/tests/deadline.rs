@@ -7,7 +7,10 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use resilience_core::{CallOptions, Clock, Deadline, Instant, ManualClock, Pipeline, Reason, Retry, Stopped};
+use resilience_core::{
+    Background, Bulkhead, CallOptions, Clock, Deadline, Instant, ManualClock, Pipeline, RateLimiter, Reason, Retry,
+    Stopped, Timeout,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -147,4 +150,70 @@ fn an_async_inner_call_is_cut_off_by_the_outer_deadline() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert!(runtime.block_on(call).is_err());
     assert_eq!(time.elapsed(), SECOND);
+}
+
+#[test]
+fn a_clock_in_between_does_not_hide_the_outer_deadline() {
+    let ((clock, _), (other, _)) = (Clock::manual(), Clock::manual());
+    let (outer, middle) = (Deadline::after(&clock, SECOND), Deadline::after(&other, SECOND * 5));
+    let inner = Pipeline::builder("inner").timeout(SECOND * 60).clock(clock).build().unwrap();
+    assert_eq!(outer.run(|| middle.run(|| asks(&inner))), Some(outer.at()));
+    assert_eq!(outer.run(|| middle.run(|| Deadline::current(&other).map(|it| it.at()))), Some(middle.at()));
+}
+
+/// Runs under a deadline on each clock, and looks in the innermost at all of them.
+fn nested(clocks: &[Clock], seen: &mut Vec<bool>, all: &[Clock]) {
+    match clocks.split_first() {
+        Some((clock, rest)) => Deadline::after(clock, SECOND).run(|| nested(rest, seen, all)),
+        None => seen.extend(all.iter().map(|clock| Deadline::current(clock).is_some())),
+    }
+}
+
+#[test]
+fn work_under_more_clocks_than_are_remembered_keeps_the_outer_deadlines() {
+    let clocks: Vec<_> = (0..8).map(|_| Clock::manual().0).collect();
+    let mut seen = Vec::new();
+    nested(&clocks, &mut seen, &clocks);
+    assert_eq!(seen, [true, true, true, true, false, false, false, false]);
+    assert!(clocks.iter().all(|clock| Deadline::current(clock).is_none()), "nothing stays behind");
+}
+
+#[test]
+fn a_thread_that_works_for_a_call_runs_under_its_deadline() {
+    let clock = Clock::system();
+    let threads = Background::builder("threads").build().unwrap();
+    let inner = Pipeline::builder("inner").timeout(SECOND * 600).build().unwrap();
+    let outer = Pipeline::builder("outer").timeout(SECOND * 60).build().unwrap();
+    let before = clock.now();
+    let seen = outer.call_on_threads(&threads, move || Ok::<_, io::Error>(asks(&inner))).unwrap();
+    assert!(seen.unwrap() < before + SECOND * 120, "the outer limit, not the inner one");
+}
+
+#[test]
+fn waits_of_policies_alone_end_with_the_deadline() {
+    let time = ManualClock::auto_advancing();
+    let clock = time.clock();
+    let bulkhead = Bulkhead::builder("b").max_concurrent(1).clock(clock.clone()).build().unwrap();
+    let _inside = bulkhead.try_acquire().unwrap();
+    let limiter = RateLimiter::builder("l").rate(1, SECOND * 60).burst(1).clock(clock.clone()).build().unwrap();
+    limiter.try_acquire(1).unwrap();
+    let timeout = Timeout::builder("t").limit(SECOND * 60).clock(clock.clone()).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    Deadline::after(&clock, SECOND).run(|| assert!(bulkhead.acquire(SECOND * 30).is_err()));
+    assert_eq!(time.elapsed(), SECOND);
+    Deadline::after(&clock, SECOND).run(|| assert!(limiter.acquire(1, SECOND * 100).is_err()));
+    assert_eq!(time.elapsed(), SECOND, "what would take too long is not begun");
+    let hanging = timeout.call_async(std::future::pending::<io::Result<()>>());
+    assert!(runtime.block_on(Deadline::after(&clock, SECOND).scope(hanging)).unwrap_err().is_timed_out());
+    assert_eq!(time.elapsed(), SECOND * 2);
+}
+
+#[test]
+fn what_a_timeout_alone_polls_runs_under_its_limit() {
+    let (clock, _time) = Clock::manual();
+    let timeout = Timeout::builder("t").limit(SECOND).clock(clock.clone()).build().unwrap();
+    let inner = Pipeline::builder("inner").timeout(SECOND * 60).clock(clock.clone()).build().unwrap();
+    let call = timeout.call_async(async { Ok::<_, io::Error>(asks(&inner)) });
+    let seen = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(call).unwrap();
+    assert_eq!(seen, Some(clock.now() + SECOND));
 }

@@ -279,6 +279,28 @@ fn the_pause_is_learned_from_what_calls_take() {
 }
 
 #[test]
+fn refusals_that_come_at_once_do_not_teach_a_short_pause_and_timeouts_teach_a_long_one() {
+    let time = ManualClock::auto_advancing();
+    let hedge = Hedge::builder().after(MS * 100).after_percentile(0.9).build().unwrap();
+    let pipeline = Pipeline::builder("p").timeout(MS * 400).hedge(hedge.clone()).clock(time.clock()).build().unwrap();
+    for _ in 0..200 {
+        assert!(poll(pin!(pipeline.call_async(|| async { Err::<(), _>(refused()) }))).is_ready());
+    }
+    assert_eq!(hedge.statistics().delay, MS * 100, "nothing was learned");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for _ in 0..200 {
+        assert!(runtime.block_on(pipeline.call_async(std::future::pending::<io::Result<()>>)).is_err());
+    }
+    assert!(hedge.statistics().delay >= MS * 400, "{:?}", hedge.statistics().delay);
+}
+
+#[test]
+fn a_hedge_that_never_comes_in_time_is_refused() {
+    let builder = Pipeline::builder("p").timeout(MS * 50).hedge(Hedge::builder().after(MS * 100).build().unwrap());
+    insta::assert_snapshot!(builder.build().unwrap_err(), @"`p.hedge` is after 100ms; allowed: less than the limit of 50ms");
+}
+
+#[test]
 fn observers_hear_of_a_hedge() {
     let (clock, time) = Clock::manual();
     let heard = Arc::new(Mutex::new(Vec::new()));

@@ -9,7 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use resilience_core::retry::{RetryBudgetBuilder, RetryDecision};
 use resilience_core::{
-    Backoff, Category, Class, Clock, Error, Jitter, ManualClock, Pipeline, Retry, RetryBudget, Retryable, Stopped,
+    Backoff, CallOptions, Category, Class, Clock, Error, Hedge, Jitter, ManualClock, Pipeline, Retry, RetryBudget,
+    Retryable, Stopped,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -256,4 +257,42 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_budget_in_between_and_a_hedge_do_not_hide_the_outer_one() {
+    let clock = ManualClock::auto_advancing().clock();
+    let budget = || RetryBudget::builder().build().unwrap();
+    let (one, two) = (budget(), budget());
+    let layer = |name: &'static str, budget: &RetryBudget| {
+        let retry = Retry::builder().budget(budget.clone()).build().unwrap();
+        Pipeline::builder(name).retry(retry).clock(clock.clone()).build().unwrap()
+    };
+    let (outer, middle, inner) = (layer("outer", &one), layer("middle", &two), layer("inner", &one));
+    let call = || outer.call(|| middle.call(|| inner.call(|| Ok::<_, std::io::Error>(()))));
+    call().unwrap();
+    assert_eq!(one.statistics(clock.now()).calls, 1);
+    assert_eq!(two.statistics(clock.now()).calls, 1);
+
+    let hedged = |name: &'static str, budget: &RetryBudget| {
+        let hedge = Hedge::builder().budget(budget.clone()).build().unwrap();
+        Pipeline::builder(name).hedge(hedge).clock(clock.clone()).build().unwrap()
+    };
+    let shared = budget();
+    let (outer, inner) = (hedged("outer", &shared), hedged("inner", &shared));
+    let call = outer.call_async(|| inner.call_async(|| async { Ok::<_, std::io::Error>(()) }));
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(call).unwrap();
+    assert_eq!(shared.statistics(clock.now()).calls, 1);
+}
+
+#[test]
+fn a_call_that_comes_too_late_earns_no_retry() {
+    let (clock, time) = Clock::manual();
+    let budget = RetryBudget::builder().build().unwrap();
+    let retry = Retry::builder().budget(budget.clone()).build().unwrap();
+    let pipeline = Pipeline::builder("p").retry(retry).clock(clock.clone()).build().unwrap();
+    let options = CallOptions::new().deadline(clock.now());
+    time.advance(Duration::from_secs(1));
+    assert!(pipeline.call_with(options, |_| Ok::<_, std::io::Error>(())).is_err());
+    assert_eq!(budget.statistics(clock.now()).calls, 0);
 }

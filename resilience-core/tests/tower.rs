@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use resilience_core::tower::PipelineLayer;
 use resilience_core::{
-    Backoff, CallOptions, Category, CircuitBreaker, Class, Clock, ErrorKind, Jitter, ManualClock, Pipeline, Retry,
+    Backoff, CallOptions, Category, CircuitBreaker, Class, Clock, ErrorKind, Jitter, ManualClock, Pipeline,
+    RateLimiter, Retry,
 };
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
@@ -177,4 +178,31 @@ fn a_request_says_itself_that_it_must_not_run_twice() {
         assert!(finished(service.call(method)).is_err());
         assert_eq!(count.load(Ordering::Relaxed), runs, "{method}");
     }
+}
+
+#[test]
+fn a_request_without_a_copy_is_sent_once_and_tried_again_only_while_nobody_has_it() {
+    /// What cannot be cloned.
+    struct Upload(u32);
+    let time = ManualClock::auto_advancing();
+    let limiter =
+        RateLimiter::builder("l").rate(1, Duration::from_secs(1)).burst(1).clock(time.clock()).build().unwrap();
+    limiter.try_acquire(1).unwrap();
+    let pipeline =
+        Pipeline::builder("p").retry(steady_retry(5)).rate_limiter(limiter).clock(time.clock()).build().unwrap();
+    let sent = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&sent);
+    let service = service_fn(move |upload: Upload| {
+        count.fetch_add(1, Ordering::Relaxed);
+        ready(if upload.0 == 0 { Err(io::Error::from(io::ErrorKind::ConnectionReset)) } else { Ok(upload.0) })
+    });
+    let mut once = PipelineLayer::new(pipeline.clone()).once().layer(service.clone());
+    assert_eq!(finished(once.call(Upload(7))).unwrap(), 7); // refused by the limiter first
+    assert!(finished(once.call(Upload(0))).is_err());
+    assert_eq!(sent.load(Ordering::Relaxed), 2);
+    let copy = |upload: &Upload| (upload.0 == 0).then_some(Upload(0));
+    let mut copied = PipelineLayer::new(pipeline).copied_by(copy).layer(service);
+    assert!(finished(copied.call(Upload(0))).is_err());
+    assert_eq!(sent.load(Ordering::Relaxed), 2 + 4, "the limiter refused the first of five tries");
+    assert_eq!(finished(copied.call(Upload(8))).unwrap(), 8);
 }

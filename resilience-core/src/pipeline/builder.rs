@@ -45,7 +45,26 @@ impl PipelineBuilder {
         self
     }
 
-    /// Before [`retry`](Self::retry), bounds the whole call; after it, each attempt. More than 0.
+    /// Before [`retry`](Self::retry), bounds the whole call, waits and pauses included, and stands before all policies that
+    /// wait. After it, or after a policy that waits, bounds the operation in each attempt. More than 0.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Bulkhead, ManualClock, Pipeline};
+    ///
+    /// let clock = ManualClock::auto_advancing().clock();
+    /// let room = Bulkhead::builder("reports").max_concurrent(1).clock(clock.clone()).build()?;
+    /// let _inside = room.try_acquire();
+    /// let pipeline = Pipeline::builder("reports")
+    ///     .timeout(Duration::from_secs(1)) // the call: it waits no longer than that
+    ///     .bulkhead_waiting(room, Duration::from_secs(60))
+    ///     .clock(clock.clone())
+    ///     .build()?;
+    /// let before = clock.now();
+    /// assert!(pipeline.call(|| Ok::<_, std::io::Error>(())).is_err());
+    /// assert!(clock.now() <= before + Duration::from_secs(1));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn timeout(self, limit: Duration) -> Self {
         self.step(Policy::Timeout(limit))
@@ -190,6 +209,7 @@ impl PipelineBuilder {
         let refuse = |field: &str, value: String, allowed: &str| {
             Err(ConfigError::new(format!("{}.{field}", self.name), value, allowed))
         };
+        let mut waits = false;
         for policy in self.steps {
             if plan.hedge.is_some() {
                 let allowed = "the hedge as the last policy: it runs the operation, and nothing else, side by side";
@@ -204,13 +224,21 @@ impl PipelineBuilder {
                 Policy::Retry(_) if inside_retry => {
                     return refuse("retry", "given twice".to_owned(), "one retry; nested retries multiply attempts");
                 }
+                Policy::Retry(_) if plan.attempt_timeout.is_some() => {
+                    return refuse(
+                        "timeout",
+                        "between a policy that waits and the retry".to_owned(),
+                        "the call's timeout before all policies that wait, and the attempt's after the retry",
+                    );
+                }
                 Policy::Retry(retry) => {
                     plan.inner = plan.gates.len();
                     plan.retry = Some(retry);
                 }
                 Policy::Timeout(limit) => {
                     config::positive(&self.name, "timeout", limit)?;
-                    let slot = if inside_retry { &mut plan.attempt_timeout } else { &mut plan.call_timeout };
+                    let innermost = inside_retry || waits;
+                    let slot = if innermost { &mut plan.attempt_timeout } else { &mut plan.call_timeout };
                     if slot.replace(limit).is_some() {
                         return refuse(
                             "timeout",
@@ -226,6 +254,16 @@ impl PipelineBuilder {
                         && max_wait > config::MAX_DURATION
                     {
                         return refuse("max_wait", format!("{max_wait:?}"), "at most 10 years");
+                    }
+                    if gate.max_wait().is_some_and(|max_wait| !max_wait.is_zero()) {
+                        waits = true;
+                        if plan.attempt_timeout.is_some() {
+                            return refuse(
+                                "timeout",
+                                "before a policy that waits".to_owned(),
+                                "the attempt's timeout after all policies that wait: it bounds the operation",
+                            );
+                        }
                     }
                     // On another clock that could be any time.
                     if let (Some((name, clock)), Some(max_wait)) = (gate.names_moments(), gate.max_wait())
@@ -251,6 +289,11 @@ impl PipelineBuilder {
                     plan.gates.push(gate);
                 }
             }
+        }
+        if let (Some(hedge), Some(limit)) = (&plan.hedge, plan.attempt_timeout.or(plan.call_timeout))
+            && hedge.fixed_delay().is_some_and(|delay| delay >= limit)
+        {
+            return refuse("hedge", format!("after {:?}", hedge.delay()), &format!("less than the limit of {limit:?}"));
         }
         if let (Some(call), Some(attempt)) = (plan.call_timeout, plan.attempt_timeout)
             && attempt >= call

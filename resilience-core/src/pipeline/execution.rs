@@ -18,7 +18,7 @@ use crate::deadline;
 use crate::event::Event;
 use crate::outcome::{Error, ErrorKind, Outcome, Reason, Rejection, Stopped, TimedOut};
 use crate::rate_limiter::Place;
-use crate::retry::{self, Retry, RetryDecision, RetryProgress};
+use crate::retry::{self, Retry, RetryBudget, RetryDecision, RetryProgress};
 
 /// What to do next.
 pub(crate) enum Step {
@@ -71,6 +71,8 @@ enum AfterFailure {
 /// they keep to its deadline.
 #[derive(Debug)]
 pub(crate) struct Entered {
+    // Dropped in the opposite order of entering.
+    _hedge_budget: Option<retry::Entered>,
     _budget: Option<retry::Entered>,
     _deadline: Option<deadline::Entered>,
 }
@@ -107,9 +109,9 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
         let fresh = (plan.wants_time || given.is_some()).then(|| plan.clock.now());
         let started = fresh.unwrap_or_default();
         let deadline = earlier(plan.call_timeout.map(|limit| started + limit), given);
-        let retry = plan.retry.as_ref().map(|retry| retry.start(started));
         // Before anything is taken: a probe or a permit would be wasted on a call that comes too late.
         let too_late = given.is_some_and(|given| started >= given);
+        let retry = plan.retry.as_ref().filter(|_| !too_late).map(|retry| retry.start(started));
         Self {
             stage: Stage::Gate(if too_late { usize::MAX } else { 0 }),
             plan,
@@ -387,8 +389,11 @@ impl<'a, P: Deref<Target = Plan>> Execution<'a, P> {
     /// While the guard lives, what this thread does is the attempt's work.
     #[inline]
     pub(crate) fn enter(&self) -> Entered {
+        let budget = self.plan.retry.as_ref().and_then(Retry::enter);
+        let hedge_budget = self.plan.hedge.as_ref().and_then(|hedge| hedge.budget()).map(RetryBudget::enter);
         Entered {
-            _budget: self.plan.retry.as_ref().and_then(Retry::enter),
+            _hedge_budget: hedge_budget,
+            _budget: budget,
             _deadline: self.attempt_deadline.map(|at| deadline::enter(&self.plan.clock, at)),
         }
     }

@@ -14,6 +14,7 @@ use crate::class::Class;
 use crate::clock::{Instant, Sleep};
 use crate::deadline;
 use crate::event::Event;
+use crate::hedge::Ending;
 use crate::outcome::Error;
 
 /// What a pipeline runs: each attempt is started anew. Any closure that makes a future is one.
@@ -83,7 +84,7 @@ impl<'a, P: Deref<Target = Plan>, F> Progress<'a, P, F> {
     #[inline]
     fn begin(&mut self, make: impl FnOnce(P, CallOptions<'a>) -> Execution<'a, P>) {
         if let Self::New { plan, options } = std::mem::replace(self, Self::Over) {
-            let hedges = Hedges { running: Vec::new(), started: 0, next_at: None, since: Instant::default() };
+            let hedges = Hedges { running: Vec::new(), started: 0, next_at: None, since: None };
             *self = Self::Begun(Begun { hedges, timer: None, execution: make(plan, options) });
         }
     }
@@ -106,7 +107,7 @@ struct Hedges<F> {
     /// When the next one is.
     next_at: Option<Instant>,
     /// When the attempt's first run began.
-    since: Instant,
+    since: Option<Instant>,
 }
 
 impl<'a, P: Deref<Target = Plan>, O, F, J> CallFuture<'a, P, O, F, J> {
@@ -233,7 +234,7 @@ where
                 continue;
             }
             this.attempt.set(None);
-            hedges.give_up();
+            hedges.end(execution.plan(), Ending::TimedOut);
             return Poll::Ready(execution.attempt_timed_out().map(|ended| Err(ended.cast())));
         }
     }
@@ -278,7 +279,8 @@ where
         }
         // The losers' clean-up runs under the permits as well.
         this.attempt.set(None);
-        hedges.end(execution.plan(), by_hedge && class.is_none());
+        let ending = if class.is_some() { Ending::Failure } else { Ending::Success { by_hedge } };
+        hedges.end(execution.plan(), ending);
         Poll::Ready((result, class))
     }
 
@@ -322,21 +324,20 @@ impl<F> Hedges<F> {
         if let Some(hedge) = &plan.hedge
             && execution.is_idempotent()
         {
-            self.since = plan.clock.now();
+            let now = plan.clock.now();
+            self.since = Some(now);
             self.started = 0;
-            self.next_at = Some(self.since + hedge.delay());
-            hedge.begin(self.since, plan.retry.as_ref());
+            self.next_at = Some(now + hedge.delay());
+            hedge.begin(now, plan.retry.as_ref());
         }
     }
 
-    /// An attempt ended, with the answer of a hedge or not.
+    /// An attempt ended: whatever still runs is dropped.
     #[inline]
-    fn end(&mut self, plan: &Plan, won: bool) {
-        if let Some(hedge) = &plan.hedge
-            && self.since != Instant::default()
-        {
+    fn end(&mut self, plan: &Plan, ending: Ending) {
+        if let (Some(hedge), Some(since)) = (&plan.hedge, self.since.take()) {
             self.give_up();
-            hedge.ended(plan.clock.now().saturating_duration_since(self.since), won);
+            hedge.ended(plan.clock.now().saturating_duration_since(since), ending);
         }
     }
 }

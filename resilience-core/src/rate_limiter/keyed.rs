@@ -21,6 +21,7 @@ use super::reservation::{Limits, Reservation};
 use super::{rejection, same_name};
 use crate::clock::{Clock, Instant};
 use crate::config::{self, ConfigError};
+use crate::deadline;
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
 use crate::sync::{AtomicU64, Ordering};
@@ -242,7 +243,7 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.reserve(key, permits, max_wait)?.wait();
+        self.reserve(key, permits, deadline::bounded(&self.0.clock, max_wait))?.wait();
         Ok(())
     }
 
@@ -256,7 +257,7 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.reserve(key, permits, max_wait)?.wait_async().await;
+        self.reserve(key, permits, deadline::bounded(&self.0.clock, max_wait))?.wait_async().await;
         Ok(())
     }
 

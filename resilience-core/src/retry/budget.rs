@@ -18,9 +18,12 @@ const SLOTS: usize = 11;
 /// The bits of a word that hold the tenth's number, once shifted down, and those that hold the count.
 const LOW_HALF: u64 = u32::MAX as u64;
 
+/// Code is part of calls under so many budgets at once; under more, the inner ones count anew.
+const BUDGETS: usize = 4;
+
 thread_local! {
-    /// The budget under which the code on this thread runs as part of a counted call; 0: none.
-    static ENTERED: Cell<usize> = const { Cell::new(0) };
+    /// The budgets under which the code on this thread runs as part of a counted call; 0: none. Filled in order.
+    static ENTERED: [Cell<usize>; BUDGETS] = const { [const { Cell::new(0) }; BUDGETS] };
 }
 
 /// A budget's figures at one moment.
@@ -224,7 +227,8 @@ impl RetryBudget {
 
     /// Counts a call that starts at `now`, unless it is made within another call under this budget.
     pub(crate) fn deposit(&self, now: Instant) {
-        if ENTERED.get() == self.id() {
+        let id = self.id();
+        if ENTERED.with(|places| places.iter().any(|place| place.get() == id)) {
             return;
         }
         let slot = self.slot(now);
@@ -294,7 +298,7 @@ impl RetryBudget {
 
     /// Until the guard is dropped, calls made on this thread are part of one that was counted already.
     pub(crate) fn enter(&self) -> Entered {
-        Entered { before: ENTERED.replace(self.id()) }
+        enter_by_id(self.id())
     }
 }
 
@@ -322,15 +326,44 @@ impl fmt::Debug for RetryBudget {
     }
 }
 
+fn enter_by_id(id: usize) -> Entered {
+    ENTERED.with(|places| {
+        let own = |place: &Cell<usize>| place.get() == 0 || place.get() == id;
+        let place = places.iter().position(own).unwrap_or(BUDGETS);
+        let before = places.get(place).map_or(0, |place| place.replace(id));
+        Entered { place, before }
+    })
+}
+
 /// Restores what was entered before, also when the operation panics.
 #[derive(Debug)]
 pub(crate) struct Entered {
+    place: usize,
     before: usize,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        ENTERED.set(self.before);
+        ENTERED.with(|places| {
+            if let Some(place) = places.get(self.place) {
+                place.set(self.before);
+            }
+        });
+    }
+}
+
+/// The budgets that the code on this thread is part of a call under, to be taken up on another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inherited([usize; BUDGETS]);
+
+impl Inherited {
+    pub(crate) fn here() -> Self {
+        Self(ENTERED.with(|places| std::array::from_fn(|index| places[index].get())))
+    }
+
+    /// Until the guards are dropped, calls on this thread are part of that one.
+    pub(crate) fn enter(&self) -> [Option<Entered>; BUDGETS] {
+        self.0.map(|id| (id != 0).then(|| enter_by_id(id)))
     }
 }
 

@@ -11,8 +11,10 @@ use crate::bulkhead::{Bulkhead, Permit};
 use crate::class::Severity;
 use crate::clock::{Clock, Instant};
 use crate::config::{self, ConfigError};
+use crate::deadline;
 use crate::event::{Event, Observers};
 use crate::outcome::{Reason, Rejection};
+use crate::retry;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The figures of a [`Background`], read one after the other.
@@ -119,6 +121,8 @@ impl Background {
     /// Starts the blocking `operation` on a thread of its own, at once. Awaiting the future gives its result; dropping it
     /// leaves the thread to itself.
     ///
+    /// The thread runs under the deadline of whoever asks, see [`Deadline`](crate::Deadline).
+    ///
     /// The future's error is the operation's own, or a rejection: as many as allowed run, or the system has no thread
     /// to give. It panics when the operation does.
     ///
@@ -142,7 +146,12 @@ impl Background {
             Ok(running) => Detached::running(running),
             Err(rejection) => return Detached::refused(rejection),
         };
-        let body = move || handle.end(End::of(operation));
+        // The thread works for whoever asks: within its deadline, and as part of its call.
+        let (deadlines, budgets) = (deadline::Inherited::here(), retry::Inherited::here());
+        let body = move || {
+            let _entered = (deadlines.enter(), budgets.enter());
+            handle.end(End::of(operation));
+        };
         if thread::Builder::new().name(self.name().to_owned()).spawn(body).is_err() {
             // The handle is gone with the body, and says that there was an operation; there was none.
             detached.forget();
