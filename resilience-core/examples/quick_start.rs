@@ -1,4 +1,4 @@
-//! The README's example, as a program: `cargo run -p resilience-core --example quick_start`.
+//! The policies most services want, around one blocking and one async call.
 
 use std::time::Duration;
 

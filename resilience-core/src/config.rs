@@ -22,7 +22,9 @@ mod value;
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use self::{
     pipelines::{PipelineConfig, Step},
-    policies::{BreakerConfig, BulkheadConfig, LimiterConfig, RetryBudgetConfig, RetryConfig},
+    policies::{
+        BreakerConfig, BulkheadConfig, HedgeConfig, LimiterConfig, LoadShedderConfig, RetryBudgetConfig, RetryConfig,
+    },
     resilience::{JsonSchema, ResilienceConfig},
 };
 
@@ -59,7 +61,7 @@ impl ConfigError {
     /// the policy's name, or by what it is when it has none.
     #[cfg(feature = "serde")]
     pub(crate) fn of(self, kind: &str, name: &str) -> Self {
-        let prefixes = [name, "retry", "retry_budget"];
+        let prefixes = [name, "retry", "retry_budget", "hedge"];
         let of_policy = prefixes.iter().find_map(|prefix| self.field.strip_prefix(prefix)?.strip_prefix('.'));
         let field = match of_policy {
             Some(field) => format!("{kind}.{name}.{field}"),

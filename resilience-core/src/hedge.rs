@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crossbeam_utils::atomic::AtomicCell;
+
 use crate::class::Classify;
 use crate::clock::{Clock, Instant};
 use crate::config::{self, ConfigError};
@@ -35,8 +37,16 @@ pub struct HedgeStatistics {
 
 #[derive(Debug)]
 struct Shared {
-    settings: HedgeBuilder,
-    latencies: Option<Latencies>,
+    /// Read whole, so that nobody sees half of a change.
+    limits: AtomicCell<Limits>,
+    /// Never changes: calls under way have been counted by it.
+    budget: RetryBudget,
+    /// Whether nobody gave it that budget.
+    own_budget: bool,
+    clock: Clock,
+    observers: Observers,
+    /// Of the runs under a percentile, once there was one.
+    latencies: OnceLock<Latencies>,
     started: AtomicU64,
     won: AtomicU64,
     refused: AtomicU64,
@@ -89,12 +99,36 @@ pub struct Hedge {
     alone: Arc<OnceLock<Pipeline>>,
 }
 
-/// Builds a [`Hedge`].
-#[derive(Debug, Clone)]
-pub struct HedgeBuilder {
+/// The most that an attempt can be given besides its first run.
+pub(crate) const MAX_HEDGES: u32 = 8;
+
+/// What can be changed while calls are made.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
     after: Duration,
     percentile: Option<f64>,
     max_hedges: u32,
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.after > config::MAX_DURATION {
+            return Err(ConfigError::new("hedge.after", format!("{:?}", self.after), "at most 10 years"));
+        }
+        if let Some(part) = self.percentile
+            && !(part > 0.0 && part < 1.0)
+        {
+            return Err(ConfigError::new("hedge.after_percentile", part, "more than 0 and less than 1"));
+        }
+        config::in_range("hedge", "max_hedges", self.max_hedges, &1, &MAX_HEDGES)?;
+        Ok(())
+    }
+}
+
+/// Builds a [`Hedge`], or gives one new numbers by [`Hedge::reconfigure`].
+#[derive(Debug, Clone)]
+pub struct HedgeBuilder {
+    limits: Limits,
     budget: Option<RetryBudget>,
     clock: Clock,
     observers: Observers,
@@ -106,7 +140,7 @@ impl HedgeBuilder {
     #[must_use]
     #[doc(alias = "hedging_delay")]
     pub const fn after(mut self, delay: Duration) -> Self {
-        self.after = delay;
+        self.limits.after = delay;
         self
     }
 
@@ -124,7 +158,7 @@ impl HedgeBuilder {
     #[must_use]
     #[doc(alias = "delay_percentile")]
     pub const fn after_percentile(mut self, part: f64) -> Self {
-        self.percentile = Some(part);
+        self.limits.percentile = Some(part);
         self
     }
 
@@ -132,7 +166,7 @@ impl HedgeBuilder {
     #[must_use]
     #[doc(alias = "max_hedged_attempts")]
     pub const fn max_hedges(mut self, hedges: u32) -> Self {
-        self.max_hedges = hedges;
+        self.limits.max_hedges = hedges;
         self
     }
 
@@ -162,22 +196,21 @@ impl HedgeBuilder {
     ///
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used.
-    pub fn build(mut self) -> Result<Hedge, ConfigError> {
-        if self.after > config::MAX_DURATION {
-            return Err(ConfigError::new("hedge.after", format!("{:?}", self.after), "at most 10 years"));
-        }
-        if let Some(part) = self.percentile
-            && !(part > 0.0 && part < 1.0)
-        {
-            return Err(ConfigError::new("hedge.after_percentile", part, "more than 0 and less than 1"));
-        }
-        config::in_range("hedge", "max_hedges", self.max_hedges, &1, &8)?;
-        if self.budget.is_none() {
-            self.budget = Some(RetryBudget::builder().ratio(0.1).min_per_second(1.0).build()?);
-        }
+    pub fn build(self) -> Result<Hedge, ConfigError> {
+        let Self { limits, budget, clock, observers } = self;
+        limits.check()?;
+        let own_budget = budget.is_none();
+        let budget = match budget {
+            Some(budget) => budget,
+            None => RetryBudget::builder().ratio(0.1).min_per_second(1.0).build()?,
+        };
         let shared = Arc::new(Shared {
-            latencies: self.percentile.map(Latencies::new),
-            settings: self,
+            latencies: OnceLock::new(),
+            limits: AtomicCell::new(limits),
+            budget,
+            own_budget,
+            clock,
+            observers,
             started: AtomicU64::new(0),
             won: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -190,9 +223,7 @@ impl Hedge {
     /// Starts building one from the defaults.
     pub const fn builder() -> HedgeBuilder {
         HedgeBuilder {
-            after: Duration::from_millis(100),
-            percentile: None,
-            max_hedges: 1,
+            limits: Limits { after: Duration::from_millis(100), percentile: None, max_hedges: 1 },
             budget: None,
             clock: Clock::system(),
             observers: Observers::new(),
@@ -201,7 +232,43 @@ impl Hedge {
 
     /// What all calls together may add.
     pub fn budget(&self) -> Option<&RetryBudget> {
-        self.shared.settings.budget.as_ref()
+        Some(&self.shared.budget)
+    }
+
+    /// Takes its numbers over from `builder`, for all clones and in every pipeline it is part of; what it counted and
+    /// learned of latencies stays. Calls under way go by them from the next run they might start on. The builder's clock
+    /// and observers are not looked at.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names the value that cannot be used, or says that the budget is another one, which cannot
+    /// change: calls under way have been counted by it. All stays as it was then.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Hedge;
+    ///
+    /// let hedge = Hedge::builder().build()?;
+    /// let held_elsewhere = hedge.clone();
+    /// hedge.reconfigure(Hedge::builder().after(Duration::from_millis(20)))?;
+    /// assert_eq!(held_elsewhere.statistics().delay.as_millis(), 20);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "as every policy's `reconfigure`: a builder is used up")]
+    pub fn reconfigure(&self, builder: HedgeBuilder) -> Result<(), ConfigError> {
+        builder.limits.check()?;
+        if !self.has_budget_of(&builder) {
+            return Err(ConfigError::new("hedge.budget", "another one", "the budget that it was built with"));
+        }
+        self.shared.limits.store(builder.limits);
+        if let (Some(part), Some(latencies)) = (builder.limits.percentile, self.shared.latencies.get()) {
+            latencies.ask_for(part);
+        }
+        Ok(())
+    }
+
+    /// Whether a hedge made by `builder` would go by the same budget; one of its own is as good as another.
+    pub(crate) fn has_budget_of(&self, builder: &HedgeBuilder) -> bool {
+        builder.budget.as_ref().map_or(self.shared.own_budget, |budget| *budget == self.shared.budget)
     }
 
     /// Its figures now.
@@ -230,7 +297,7 @@ impl Hedge {
     /// The pipeline of nothing but this hedge.
     fn alone(&self) -> &Pipeline {
         self.alone.get_or_init(|| {
-            let HedgeBuilder { clock, observers, .. } = &self.shared.settings;
+            let Shared { clock, observers, .. } = &*self.shared;
             // Not a clone: that would hold on to itself.
             let hedge = Self { shared: Arc::clone(&self.shared), alone: Arc::default() };
             Pipeline::of_hedge(hedge, clock.clone(), observers.clone())
@@ -238,32 +305,33 @@ impl Hedge {
     }
 
     pub(crate) fn max_hedges(&self) -> u32 {
-        self.shared.settings.max_hedges
+        self.shared.limits.load().max_hedges
     }
 
     /// After how long the next run is started, where that is not learned.
     pub(crate) fn fixed_delay(&self) -> Option<Duration> {
-        self.shared.latencies.is_none().then_some(self.shared.settings.after)
+        let limits = self.shared.limits.load();
+        limits.percentile.is_none().then_some(limits.after)
     }
 
     /// After how long the next run is started.
     pub(crate) fn delay(&self) -> Duration {
-        self.shared.latencies.as_ref().and_then(Latencies::quantile).unwrap_or(self.shared.settings.after)
+        let limits = self.shared.limits.load();
+        let learned = limits.percentile.and_then(|_| self.shared.latencies.get()?.quantile());
+        learned.unwrap_or(limits.after)
     }
 
     /// An attempt begins, which may be hedged.
     pub(crate) fn begin(&self, now: Instant, retry: Option<&Retry>) {
         // Under a budget shared with the retry, the call was counted when it started.
-        if let Some(budget) = self.budget()
-            && retry.and_then(Retry::budget) != Some(budget)
-        {
-            budget.deposit(now);
+        if retry.and_then(Retry::budget) != Some(&self.shared.budget) {
+            self.shared.budget.deposit(now);
         }
     }
 
     /// Takes one more run from the budget.
     pub(crate) fn withdraw(&self, now: Instant) -> bool {
-        let granted = self.budget().is_none_or(|budget| budget.withdraw(now));
+        let granted = self.shared.budget.withdraw(now);
         // Relaxed: counters, nothing is published through them.
         let count = if granted { &self.shared.started } else { &self.shared.refused };
         count.fetch_add(1, Ordering::Relaxed);
@@ -277,8 +345,9 @@ impl Hedge {
             self.shared.won.fetch_add(1, Ordering::Relaxed);
         }
         // A refusal comes at once and says nothing of how long an answer takes; a timeout says that it takes longer.
-        if let (Ending::Success { .. } | Ending::TimedOut, Some(latencies)) = (ending, &self.shared.latencies) {
-            latencies.record(elapsed);
+        if let (Ending::Success { .. } | Ending::TimedOut, Some(part)) = (ending, self.shared.limits.load().percentile)
+        {
+            self.shared.latencies.get_or_init(Latencies::new).record(elapsed, part);
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::context::ErrorContext;
 use crate::event::{Event, Observers};
+use crate::hedge::{Hedge, HedgeBuilder};
+use crate::load_shedder::{LoadShedder, LoadShedderBuilder};
 use crate::pipeline::{Pipeline, PipelineBuilder};
 use crate::rate_limiter::{KeyedRateLimiter, KeyedRateLimiterBuilder, RateLimiter, RateLimiterBuilder};
 use crate::retry::{Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder};
@@ -65,8 +67,8 @@ impl Default for Contents {
 ///
 /// A name is made once: by whoever asks for it first, or by a configuration. From then on it means that policy, whatever
 /// else is asked for under the name: the first definition wins, and only a configuration that is
-/// applied later changes it. Breakers, limiters, bulkheads, budgets, retries and pipelines have names of
-/// their own; limiters with and without keys share theirs. Names are meant to be few and known when the program is
+/// applied later changes it. Breakers, limiters, bulkheads, load shedders, budgets, retries, hedges and
+/// pipelines have names of their own; limiters with and without keys share theirs. Names are meant to be few and known when the program is
 /// written or configured, since metrics are labelled with them; [`max_policies`](Self::max_policies) bounds them.
 ///
 /// ```
@@ -262,6 +264,29 @@ impl Registry {
         })
     }
 
+    /// The load shedder called `name`; made by `configure` when there is none yet.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::{Priority, Registry};
+    ///
+    /// let registry = Registry::default();
+    /// let shedder = registry.load_shedder("api", |builder| builder.max_concurrent(200))?;
+    /// let _permit = shedder.try_acquire(Priority::High);
+    /// assert_eq!(registry.snapshot().load_shedders["api"].in_flight, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn load_shedder(
+        &self,
+        name: &str,
+        configure: impl FnOnce(LoadShedderBuilder) -> LoadShedderBuilder,
+    ) -> Result<LoadShedder, ConfigError> {
+        // It needs no clock.
+        self.get_or_make(name, |_, observers| configure(LoadShedder::builder(name).observers(observers)).build())
+    }
+
     /// The retry budget called `name`; made by `configure` when there is none yet.
     ///
     /// # Errors
@@ -295,6 +320,28 @@ impl Registry {
         configure: impl FnOnce(RetryBuilder) -> RetryBuilder,
     ) -> Result<Retry, ConfigError> {
         self.get_or_make(name, |clock, observers| configure(Retry::builder().clock(clock).observers(observers)).build())
+    }
+
+    /// The hedge called `name`; made by `configure` when there is none yet.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default();
+    /// let budget = registry.budget("all", |builder| builder.ratio(0.1))?;
+    /// let hedge = registry.hedge("reads", |builder| builder.after_percentile(0.95).budget(budget))?;
+    /// assert_eq!(registry.snapshot().hedges["reads"], hedge.statistics());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
+    pub fn hedge(
+        &self,
+        name: &str,
+        configure: impl FnOnce(HedgeBuilder) -> HedgeBuilder,
+    ) -> Result<Hedge, ConfigError> {
+        self.get_or_make(name, |clock, observers| configure(Hedge::builder().clock(clock).observers(observers)).build())
     }
 
     /// The pipeline called `name`; made by `configure` when there is none yet.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use resilience_core::config::{
-    BreakerConfig, BulkheadConfig, LimiterConfig, PipelineConfig, ResilienceConfig, RetryBudgetConfig, RetryConfig,
-    Step, units,
+    BreakerConfig, BulkheadConfig, HedgeConfig, LimiterConfig, LoadShedderConfig, PipelineConfig, ResilienceConfig,
+    RetryBudgetConfig, RetryConfig, Step, units,
 };
-use resilience_core::{Backoff, Jitter, Registry};
+use resilience_core::{Backoff, Jitter, Priority, Registry};
 use toml::Value;
 
 /// What a field holds; says which values are wrong.
@@ -17,10 +17,11 @@ use toml::Value;
 enum Kind {
     /// Whole, from this number to that.
     Whole(u32, u32),
-    /// A part: more than 0 (or from 0), at most this.
+    /// A part: more than 0 (or from 0), at most this (or less).
     Part {
         from_0: bool,
         max: f64,
+        below_max: bool,
         percent: bool,
     },
     /// A duration, more than 0 or from 0.
@@ -31,14 +32,16 @@ enum Kind {
     Name,
     Backoff,
     Jitter,
+    /// A table of parts, which are listed by themselves.
+    Shares,
 }
 
 const ALL: u32 = u32::MAX;
-const RATIO: Kind = Kind::Part { from_0: false, max: 1.0, percent: true };
-const SPREAD: Kind = Kind::Part { from_0: true, max: 1.0, percent: true };
+const RATIO: Kind = Kind::Part { from_0: false, max: 1.0, below_max: false, percent: true };
+const SPREAD: Kind = Kind::Part { from_0: true, max: 1.0, below_max: false, percent: true };
 const SPAN: Kind = Kind::Span { from_0: false };
 
-const FIELDS: [(&str, &str, Kind); 32] = [
+const FIELDS: [(&str, &str, Kind); 43] = [
     ("breakers", "consecutive_failures", Kind::Whole(1, ALL)),
     ("breakers", "failure_rate", RATIO),
     ("breakers", "window_calls", Kind::Whole(1, 1_000_000)),
@@ -61,6 +64,17 @@ const FIELDS: [(&str, &str, Kind); 32] = [
     ("limiters", "max_keys", Kind::Whole(1, ALL)),
     ("bulkheads", "max_concurrent", Kind::Whole(1, ALL)),
     ("bulkheads", "max_waiting", Kind::Whole(0, 1_000_000)),
+    ("load_shedders", "max_concurrent", Kind::Whole(1, ALL)),
+    ("load_shedders", "share", Kind::Shares),
+    ("load_shedders", "share.background", SPREAD),
+    ("load_shedders", "share.low", SPREAD),
+    ("load_shedders", "share.normal", SPREAD),
+    ("load_shedders", "share.high", SPREAD),
+    ("load_shedders", "share.critical", SPREAD),
+    ("hedges", "after", Kind::Span { from_0: true }),
+    ("hedges", "after_percentile", Kind::Part { from_0: false, max: 1.0, below_max: true, percent: true }),
+    ("hedges", "max_hedges", Kind::Whole(1, 8)),
+    ("hedges", "budget", Kind::Name),
     ("retries", "max_attempts", Kind::Whole(1, ALL)),
     ("retries", "max_elapsed", SPAN),
     ("retries", "max_retry_after", Kind::Span { from_0: true }),
@@ -68,8 +82,8 @@ const FIELDS: [(&str, &str, Kind); 32] = [
     ("retries", "backoff", Kind::Backoff),
     ("retries", "jitter", Kind::Jitter),
     ("retries", "budget", Kind::Name),
-    ("budgets", "ratio", Kind::Part { from_0: true, max: 1_000.0, percent: true }),
-    ("budgets", "min_per_second", Kind::Part { from_0: true, max: 1_000_000.0, percent: false }),
+    ("budgets", "ratio", Kind::Part { from_0: true, max: 1_000.0, below_max: false, percent: true }),
+    ("budgets", "min_per_second", Kind::Part { from_0: true, max: 1_000_000.0, below_max: false, percent: false }),
     ("budgets", "window", SPAN),
 ];
 
@@ -124,9 +138,10 @@ impl Kind {
                 bad.extend([i64::from(min) - 1, i64::from(max) + 1].map(Value::Integer));
                 bad
             }
-            Self::Part { from_0, max, percent } => {
+            Self::Part { from_0, max, below_max, percent } => {
                 let mut bad = texts(&["0.5", "5s", "-5%", "nan%", "1e1%", "%", "50 percent"]);
-                bad.push(Value::Float(max * 1.001));
+                bad.push(Value::Float(if below_max { max } else { max * 1.001 }));
+                bad.extend(below_max.then(|| text(&format!("{}%", max * 100.0))));
                 bad.extend(
                     (!from_0).then_some([Value::Float(0.0), text("0%"), Value::Integer(0)]).into_iter().flatten(),
                 );
@@ -148,6 +163,10 @@ impl Kind {
             }
             Self::Name => vec![Value::Integer(5), text(&"x".repeat(129)), text("with space")],
             Self::Backoff => texts(&["exponential", "fixed"]),
+            Self::Shares => {
+                let urgent = toml::Table::from_iter([("urgent".to_owned(), Value::Float(0.5))]);
+                vec![Value::Float(0.5), text("50%"), Value::Table(urgent)]
+            }
             Self::Jitter => vec![text("half"), text("Full"), Value::Float(1.5), text("101%")],
         });
         if matches!(self, Self::Name) {
@@ -155,13 +174,30 @@ impl Kind {
             let fine = ["-5", "nan", "inf", "1e3", "0x10", "-5s", "-1/s", "5/parsec"];
             bad.retain(|value| !value.is_datetime() && !value.as_str().is_some_and(|text| fine.contains(&text)));
         }
+        if matches!(self, Self::Shares) {
+            // Without any entry it says nothing, and that is fine.
+            bad.retain(|value| !value.as_table().is_some_and(toml::Table::is_empty));
+        }
         bad
+    }
+}
+
+/// Sets a field, or an entry of one (`share.low`).
+fn set(table: &mut toml::Table, field: &str, value: Value) {
+    let Some((field, entry)) = field.split_once('.') else {
+        table.insert(field.to_owned(), value);
+        return;
+    };
+    let inner = table.entry(field).or_insert_with(|| Value::Table(toml::Table::new()));
+    if let Some(inner) = inner.as_table_mut() {
+        inner.insert(entry.to_owned(), value);
     }
 }
 
 /// A configuration of one field, read by serde.
 fn read(kind: &str, field: &str, value: Value) -> Result<ResilienceConfig, String> {
-    let policy = toml::Table::from_iter([(field.to_owned(), value)]);
+    let mut policy = toml::Table::new();
+    set(&mut policy, field, value);
     let policies = toml::Table::from_iter([("x".to_owned(), Value::Table(policy))]);
     let config = toml::Table::from_iter([(kind.to_owned(), Value::Table(policies))]);
     config.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
@@ -195,8 +231,10 @@ fn the_table_of_fields_is_complete() {
     let schema = serde_json::to_value(ResilienceConfig::json_schema()).unwrap();
     let mut expected = BTreeSet::new();
     for (kind, of_kind) in schema["properties"].as_object().unwrap() {
-        for field in of_kind["additionalProperties"]["properties"].as_object().unwrap().keys() {
+        for (field, schema) in of_kind["additionalProperties"]["properties"].as_object().unwrap() {
             expected.insert(format!("{kind}.{field}"));
+            let entries = schema["properties"].as_object().into_iter().flat_map(|it| it.keys());
+            expected.extend(entries.map(|entry| format!("{kind}.{field}.{entry}")));
         }
     }
     expected.remove("pipelines.steps"); // has a test of its own
@@ -211,7 +249,7 @@ fn messages_name_field_value_and_what_is_allowed() {
     insta::assert_snapshot!(refusal("breakers.search.failure_rate = 0"), @r#"`breakers.search.failure_rate` is 0; allowed: more than 0, at most 1, or a percentage as "50%""#);
     insta::assert_snapshot!(refusal("breakers.search.ramp_up = 60"), @r#"`breakers.search.ramp_up` is 60; allowed: a duration from more than 0s to 10 years with its unit, as in "250ms", "1.5s" or "1h30m""#);
     insta::assert_snapshot!(refusal("breakers.search.open_after = 5"), @"`breakers.search.open_after` is 5; allowed: no such field, only consecutive_failures, failure_rate, window_calls, window_span, minimum_calls, slow_call_rate, slow_call_duration, open_for, open_jitter, half_open_permits, half_open_successes, half_open_rate, half_open_calls, half_open_timeout, ramp_up");
-    insta::assert_snapshot!(refusal("braker.search.open_for = '5s'"), @r#"`braker` is a table with "search"; allowed: no such field, only breakers, retries, budgets, limiters, bulkheads, pipelines"#);
+    insta::assert_snapshot!(refusal("braker.search.open_for = '5s'"), @r#"`braker` is a table with "search"; allowed: no such field, only breakers, retries, budgets, limiters, bulkheads, load_shedders, hedges, pipelines"#);
     insta::assert_snapshot!(refusal("breakers.'a b' = {}"), @r#"`breakers` is "a b"; allowed: 1 to 128 of A-Z a-z 0-9 _ - . : /"#);
     insta::assert_snapshot!(refusal("breakers = 5"), @"`breakers` is 5; allowed: a table by name");
     insta::assert_snapshot!(refusal("limiters.x.rate = '500'"), @r#"`limiters.x.rate` is "500"; allowed: 1 to 4294967295 per time (at most 10 years), as in "10/s", "500/min" or "100/60s""#);
@@ -306,9 +344,39 @@ fn fields_that_need_or_exclude_each_other_are_checked() {
 }
 
 #[test]
+fn shares_grow_with_importance_and_a_percentile_is_a_part() {
+    let expected = [
+        (
+            "load_shedders.x.share.background = 0.6",
+            "`load_shedders.x.share.background` is 0.6; allowed: at most 0.5, the share of low",
+        ),
+        (
+            "load_shedders.x.share = { low = '90%', normal = 0.8 }",
+            "`load_shedders.x.share.low` is 0.9; allowed: at most 0.8, the share of normal",
+        ),
+        (
+            "load_shedders.x.share.critical = 0.99",
+            "`load_shedders.x.share.critical` is 0.99; allowed: 1; what is critical may use everything",
+        ),
+        (
+            "load_shedders.x.share.urgent = 1",
+            "`load_shedders.x.share.urgent` is 1; allowed: no such field, only background, low, normal, high, critical",
+        ),
+        (
+            "hedges.x.after_percentile = 95",
+            "`hedges.x.after_percentile` is 95; allowed: more than 0, less than 1, or a percentage as \"50%\"",
+        ),
+        ("hedges.x.max_hedges = 9", "`hedges.x.max_hedges` is 9; allowed: a whole number from 1 to 8"),
+    ];
+    for (fields, message) in expected {
+        assert_eq!(refusal(fields), message, "{fields}");
+    }
+}
+
+#[test]
 fn steps_are_checked_one_by_one() {
     let steps = |steps: &str| refusal(&format!("pipelines.x.steps = {steps}"));
-    let one_of = "a table with one of timeout, retry, circuit_breaker, rate_limiter, bulkhead";
+    let one_of = "a table with one of timeout, retry, circuit_breaker, rate_limiter, bulkhead, load_shedder, hedge";
     assert_eq!(steps("5"), "`pipelines.x.steps` is 5; allowed: a list of steps");
     assert_eq!(steps("[{ retry = 'a' }, 5]"), format!("`pipelines.x.steps[1]` is 5; allowed: {one_of}"));
     assert_eq!(steps("[{}]"), format!("`pipelines.x.steps[0]` is a table; allowed: {one_of}"));
@@ -318,6 +386,12 @@ fn steps_are_checked_one_by_one() {
     assert_eq!(cache, format!("`pipelines.x.steps[0]` is a table with \"cache\"; allowed: {one_of}"));
     let waits = steps("[{ retry = 'a', max_wait = '1s' }]");
     assert_eq!(waits, "`pipelines.x.steps[0].max_wait` is \"1s\"; allowed: no such field, only retry");
+    for step in ["load_shedder", "hedge"] {
+        let waits = steps(&format!("[{{ {step} = 'a', max_wait = '1s' }}]"));
+        assert_eq!(waits, format!("`pipelines.x.steps[0].max_wait` is \"1s\"; allowed: no such field, only {step}"));
+        let message = steps(&format!("[{{ {step} = 5 }}]"));
+        assert!(message.starts_with(&format!("`pipelines.x.steps[0].{step}` is 5; allowed: 1 to 128")), "{message}");
+    }
     for bad in SPAN.bad() {
         let timeout = toml::Table::from_iter([("timeout".to_owned(), bad.clone())]);
         let message = read("pipelines", "steps", Value::Array(vec![Value::Table(timeout)])).unwrap_err();
@@ -366,6 +440,12 @@ fn bad_values_made_in_code_are_refused_by_path_as_well() {
         made!(limiters: LimiterConfig, max_keys = 0),
         made!(bulkheads: BulkheadConfig, max_concurrent = 0),
         made!(bulkheads: BulkheadConfig, max_waiting = u32::MAX),
+        made!(load_shedders: LoadShedderConfig, max_concurrent = 0),
+        made!(hedges: HedgeConfig, after = too_long),
+        made!(hedges: HedgeConfig, after_percentile = f64::NAN),
+        made!(hedges: HedgeConfig, after_percentile = 1.0),
+        made!(hedges: HedgeConfig, max_hedges = 0),
+        made!(hedges: HedgeConfig, max_hedges = u32::MAX),
         made!(retries: RetryConfig, max_attempts = 0),
         made!(retries: RetryConfig, max_elapsed = Duration::ZERO),
         made!(retries: RetryConfig, max_elapsed = too_long),
@@ -392,6 +472,16 @@ fn bad_values_made_in_code_are_refused_by_path_as_well() {
     // A period is part of the rate, and the builder's word for it.
     let (_, config) = made!(limiters: LimiterConfig, rate = units::Rate { permits: 1, period: Duration::ZERO });
     assert_eq!(config.check().unwrap_err().field, "limiters.x.period");
+    for (priority, share) in [(Priority::Low, f64::NAN), (Priority::Low, 0.9), (Priority::Critical, 0.99)] {
+        let mut shedder = LoadShedderConfig::default();
+        shedder.share.insert(priority, share);
+        let mut config = ResilienceConfig::default();
+        config.load_shedders.insert("x".to_owned(), shedder);
+        assert_eq!(config.check().unwrap_err().field, format!("load_shedders.x.share.{priority}"));
+    }
+    let mut config = ResilienceConfig::default();
+    config.hedges.insert("a b".to_owned(), HedgeConfig::default());
+    assert_eq!(config.check().unwrap_err().field, "hedges");
     let mut config = ResilienceConfig::default();
     config.pipelines.insert("a b".to_owned(), PipelineConfig::default());
     assert_eq!(config.check().unwrap_err().field, "pipelines");
@@ -534,13 +624,14 @@ proptest! {
             let policy = policies.as_table_mut().unwrap().entry("x").or_insert_with(|| Value::Table(toml::Table::new()));
             // A limiter for a billion keys takes its memory at once.
             if field != "max_keys" || value.as_integer().is_none_or(|keys| keys <= 100_000) {
-                policy.as_table_mut().unwrap().insert(field.to_owned(), value);
+                set(policy.as_table_mut().unwrap(), field, value);
             }
         }
         if let Ok(config) = config.try_into::<ResilienceConfig>() {
             let made = Registry::from_config(&config);
-            // Only the budget that a retry refers to is not known before.
-            prop_assert!(made.is_ok() || made.unwrap_err().field == "retries.x.budget");
+            // Only the budget that a retry or a hedge refers to is not known before.
+            let budgets = ["retries.x.budget", "hedges.x.budget"];
+            prop_assert!(made.is_ok() || budgets.contains(&made.unwrap_err().field.as_str()));
         }
     }
 }

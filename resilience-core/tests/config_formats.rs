@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use resilience_core::config::{
-    BreakerConfig, BulkheadConfig, LimiterConfig, PipelineConfig, ResilienceConfig, RetryBudgetConfig, RetryConfig,
-    Step, units,
+    BreakerConfig, BulkheadConfig, HedgeConfig, LimiterConfig, LoadShedderConfig, PipelineConfig, ResilienceConfig,
+    RetryBudgetConfig, RetryConfig, Step, units,
 };
-use resilience_core::{Backoff, Jitter, Registry};
+use resilience_core::{Backoff, Jitter, Priority, Registry};
 use serde_json::{Value, json};
 
 const TOML: &str = include_str!("../examples/resilience.toml");
@@ -28,6 +28,7 @@ breakers:
   store: { consecutive_failures: 10 }
 budgets:
   all: { ratio: 10%, min_per_second: 5, window: 10s }
+  hedges: { ratio: 5%, min_per_second: 1 }
 retries:
   search:
     max_attempts: 4
@@ -42,15 +43,22 @@ limiters:
   per_tenant: { rate: 10/s, burst: 50, max_keys: 100000 }
 bulkheads:
   search: { max_concurrent: 32, max_waiting: 64 }
+load_shedders:
+  api: { max_concurrent: 200, share: { background: 10%, low: 0.4 } }
+hedges:
+  search: { after: 200ms, after_percentile: 95%, max_hedges: 1, budget: hedges }
 pipelines:
   search:
     steps:
+      - load_shedder: api
       - timeout: 10s
+      - rate_limiter: per_tenant
       - retry: search
       - circuit_breaker: search
       - { rate_limiter: search, max_wait: 1s }
       - { bulkhead: search, max_wait: 250ms }
       - timeout: 2s
+      - hedge: search
 "#;
 
 fn example_as_json() -> Value {
@@ -62,7 +70,10 @@ fn example_as_json() -> Value {
             },
             "store": { "consecutive_failures": 10 }
         },
-        "budgets": { "all": { "ratio": "10%", "min_per_second": 5, "window": "10s" } },
+        "budgets": {
+            "all": { "ratio": "10%", "min_per_second": 5, "window": "10s" },
+            "hedges": { "ratio": "5%", "min_per_second": 1 }
+        },
         "retries": {
             "search": {
                 "max_attempts": 4, "max_elapsed": "20s", "max_retry_after": "10s", "retry_after_jitter": 0.2,
@@ -75,12 +86,17 @@ fn example_as_json() -> Value {
             "per_tenant": { "rate": "10/s", "burst": 50, "max_keys": 100_000 }
         },
         "bulkheads": { "search": { "max_concurrent": 32, "max_waiting": 64 } },
+        "load_shedders": { "api": { "max_concurrent": 200, "share": { "background": "10%", "low": 0.4 } } },
+        "hedges": {
+            "search": { "after": "200ms", "after_percentile": "95%", "max_hedges": 1, "budget": "hedges" }
+        },
         "pipelines": {
             "search": {
                 "steps": [
-                    { "timeout": "10s" }, { "retry": "search" }, { "circuit_breaker": "search" },
+                    { "load_shedder": "api" }, { "timeout": "10s" }, { "rate_limiter": "per_tenant" },
+                    { "retry": "search" }, { "circuit_breaker": "search" },
                     { "rate_limiter": "search", "max_wait": "1s" }, { "bulkhead": "search", "max_wait": "250ms" },
-                    { "timeout": "2s" }
+                    { "timeout": "2s" }, { "hedge": "search" }
                 ]
             }
         }
@@ -95,7 +111,10 @@ fn toml_json_and_yaml_mean_the_same() {
     let search = &from_toml.breakers["search"];
     assert_eq!((search.failure_rate, search.window_span), (Some(0.5), Some(Duration::from_secs(60))));
     assert_eq!(from_toml.limiters["search"].rate.unwrap().to_string(), "500/min");
-    assert_eq!(from_toml.pipelines["search"].steps.len(), 6);
+    assert_eq!(from_toml.pipelines["search"].steps.len(), 9);
+    let api = &from_toml.load_shedders["api"];
+    assert_eq!(api.share, BTreeMap::from([(Priority::Background, 0.1), (Priority::Low, 0.4)]));
+    assert_eq!(from_toml.hedges["search"].after_percentile, Some(0.95));
     Registry::from_config(&from_toml).unwrap();
 }
 
@@ -218,6 +237,8 @@ fn step() -> impl Strategy<Value = Step> {
         name().prop_map(Step::CircuitBreaker),
         (name(), maybe(span())).prop_map(|(name, max_wait)| Step::RateLimiter { name, max_wait }),
         (name(), maybe(span())).prop_map(|(name, max_wait)| Step::Bulkhead { name, max_wait }),
+        name().prop_map(Step::LoadShedder),
+        name().prop_map(Step::Hedge),
     ]
 }
 
@@ -235,17 +256,37 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn newer()(
+        max_concurrent in maybe(1..=u32::MAX), mut shares in proptest::collection::vec(0.0..=1.0, 4), all in any::<bool>(),
+        after in maybe(span()), part in maybe(0.001..0.999), max_hedges in maybe(1..=8u32), budget in maybe(name()),
+    ) -> (LoadShedderConfig, HedgeConfig) {
+        let (mut shedder, mut hedge) = (LoadShedderConfig::default(), HedgeConfig::default());
+        shedder.max_concurrent = max_concurrent;
+        if all {
+            shares.sort_by(f64::total_cmp);
+            shares.push(1.0);
+            shedder.share = Priority::ALL.into_iter().zip(shares).collect();
+        }
+        (hedge.after, hedge.after_percentile) = (after, part);
+        (hedge.max_hedges, hedge.budget) = (max_hedges, budget);
+        (shedder, hedge)
+    }
+}
+
 /// Any valid configuration, but for the names it refers to.
 fn config() -> impl Strategy<Value = ResilienceConfig> {
     let of = |name: String| name;
-    (name().prop_map(of), breaker(), retry(), limiter(), rest()).prop_map(|(name, breaker, retry, limiter, rest)| {
-        let (bulkhead, budget, pipeline) = rest;
+    let all = (name().prop_map(of), breaker(), retry(), limiter(), rest(), newer());
+    all.prop_map(|(name, breaker, retry, limiter, (bulkhead, budget, pipeline), (shedder, hedge))| {
         let mut config = ResilienceConfig::default();
         config.breakers = BTreeMap::from([(name.clone(), breaker)]);
         config.retries = BTreeMap::from([(name.clone(), retry)]);
         config.limiters = BTreeMap::from([(name.clone(), limiter)]);
         config.bulkheads = BTreeMap::from([(name.clone(), bulkhead)]);
         config.budgets = BTreeMap::from([(name.clone(), budget)]);
+        config.load_shedders = BTreeMap::from([(name.clone(), shedder)]);
+        config.hedges = BTreeMap::from([(name.clone(), hedge)]);
         config.pipelines = BTreeMap::from([(name, pipeline)]);
         config
     })
@@ -269,6 +310,7 @@ proptest! {
             for (kind, field) in [
                 ("breakers", "open_for"), ("breakers", "half_open_permits"), ("retries", "jitter"), ("retries", "max_retry_after"),
                 ("limiters", "rate"), ("limiters", "burst"), ("budgets", "ratio"), ("budgets", "min_per_second"), ("retries", "budget"),
+                ("load_shedders", "share"), ("hedges", "after"), ("hedges", "after_percentile"), ("hedges", "max_hedges"),
             ] {
                 let config = json!({ kind: { "x": { field: value } } });
                 if serde_json::from_value::<ResilienceConfig>(config.clone()).is_ok() {
@@ -300,6 +342,7 @@ fn violation(schema: &Value, value: &Value, path: &str) -> Option<String> {
             },
             "minimum" => value.as_f64().is_none_or(|it| it >= expected.as_f64().unwrap()),
             "exclusiveMinimum" => value.as_f64().is_none_or(|it| it > expected.as_f64().unwrap()),
+            "exclusiveMaximum" => value.as_f64().is_none_or(|it| it < expected.as_f64().unwrap()),
             "maximum" => value.as_f64().is_none_or(|it| it <= expected.as_f64().unwrap()),
             "enum" => expected.as_array().unwrap().contains(value),
             "pattern" => {
@@ -364,6 +407,12 @@ fn a_bad_value_is_invalid_by_the_schema() {
         json!({ "retries": { "x": { "jitter": "half" } } }),
         json!({ "retries": { "x": { "backoff": { "kind": "linear", "initial": "1s" } } } }),
         json!({ "retries": { "x": { "backoff": { "kind": "fixed", "delay": "1s", "cap": "1s" } } } }),
+        json!({ "load_shedders": { "x": { "share": 0.5 } } }),
+        json!({ "load_shedders": { "x": { "share": { "low": 1.5 } } } }),
+        json!({ "load_shedders": { "x": { "share": { "urgent": 0.5 } } } }),
+        json!({ "hedges": { "x": { "after_percentile": 1 } } }),
+        json!({ "hedges": { "x": { "max_hedges": 9 } } }),
+        json!({ "pipelines": { "x": { "steps": [{ "hedge": "x", "max_wait": "1s" }] } } }),
         json!({ "pipelines": { "x": { "steps": [{ "cache": "x" }] } } }),
         json!({ "pipelines": { "x": { "steps": [{ "retry": "x", "timeout": "1s" }] } } }),
         json!({ "pipelines": { "x": { "steps": [{ "retry": "x", "max_wait": "1s" }] } } }),

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use resilience_core::{
-    Bulkhead, Category, CircuitBreaker, Clock, Event, KeyedRateLimiter, Observers, Pipeline, RateLimiter, Registry,
-    Retry, RetryBudget,
+    Bulkhead, Category, CircuitBreaker, Clock, Event, Hedge, KeyedRateLimiter, LoadShedder, Observers, Pipeline,
+    Priority, RateLimiter, Registry, Retry, RetryBudget,
 };
 
 #[test]
@@ -16,6 +16,17 @@ fn a_name_means_one_policy_whatever_is_asked_for_later() {
     assert_eq!(registry.retry("store", |builder| builder.max_attempts(9)).unwrap().max_attempts(), 7);
     assert_eq!(registry.budget("all", |_| unreachable!("it is there")).unwrap(), budget);
     assert_eq!(retry.budget(), Some(&budget));
+
+    let shedder = registry.load_shedder("store", |builder| builder.max_concurrent(7)).unwrap();
+    let _inside = shedder.try_acquire(Priority::Normal).unwrap();
+    let again = registry.load_shedder("store", |_| unreachable!("it is there")).unwrap();
+    assert_eq!((again.statistics().in_flight, again.statistics().max_concurrent), (1, 7));
+    let hedge = registry.hedge("store", |builder| builder.budget(budget.clone())).unwrap();
+    assert_eq!(registry.get::<Hedge>("store").unwrap().budget(), Some(&budget));
+    assert_eq!(
+        registry.hedge("store", |builder| builder.after(Duration::ZERO)).unwrap().statistics(),
+        hedge.statistics()
+    );
 
     let tenants = registry.keyed_limiter("tenants", |builder| builder.burst(1)).unwrap();
     tenants.try_acquire("blue", 1).unwrap();
@@ -68,17 +79,21 @@ fn a_policy_is_registered_by_its_own_name_only() {
     let error = registry.breaker("search", |_| CircuitBreaker::builder("store")).unwrap_err();
     assert_eq!(error.to_string(), "`breakers.search.name` is \"store\"; allowed: search, by which it is registered");
     assert!(registry.get::<CircuitBreaker>("search").is_err());
+    let error = registry.load_shedder("search", |_| LoadShedder::builder("store")).unwrap_err();
+    assert_eq!(error.field, "load_shedders.search.name");
 }
 
 #[test]
 fn names_are_bounded_in_number_over_all_kinds() {
-    let registry = Registry::default().max_policies(3);
+    let registry = Registry::default().max_policies(5);
     registry.breaker("a", |builder| builder).unwrap();
+    registry.load_shedder("a", |builder| builder).unwrap();
+    registry.hedge("a", |builder| builder).unwrap();
     registry.retry("a", |builder| builder).unwrap();
     registry.pipeline("a", |builder| builder).unwrap();
     assert!(registry.breaker("a", |builder| builder).is_ok(), "it is there already");
     let error = registry.budget("a", |builder| builder).unwrap_err();
-    assert_eq!((error.field.as_str(), error.value.as_str()), ("registry.policies", "4"));
+    assert_eq!((error.field.as_str(), error.value.as_str()), ("registry.policies", "6"));
     assert!(registry.get::<RetryBudget>("a").is_err());
 }
 
@@ -86,6 +101,8 @@ fn names_are_bounded_in_number_over_all_kinds() {
 fn names_of_policies_without_a_name_of_their_own_are_checked_as_well() {
     let registry = Registry::default();
     assert_eq!(registry.retry("a b", |builder| builder).unwrap_err().field, "name");
+    assert_eq!(registry.hedge("a b", |builder| builder).unwrap_err().field, "name");
+    assert_eq!(registry.load_shedder("a b", |builder| builder).unwrap_err().field, "name");
     assert_eq!(registry.budget("", |builder| builder).unwrap_err().field, "name");
     let long = "x".repeat(10_000);
     assert!(registry.retry(&long, |builder| builder).unwrap_err().to_string().len() < 300);
@@ -107,7 +124,9 @@ fn policies_go_by_the_registrys_clock_and_tell_its_observers() {
     assert!(limiter.try_acquire(1).is_err());
     time.advance(Duration::from_secs(1));
     assert!(limiter.try_acquire(1).is_ok());
-    assert_eq!(*refused.lock().unwrap(), ["l"]);
+    let shedder = registry.load_shedder("s", |builder| builder.share(Priority::Background, 0.0)).unwrap();
+    assert!(shedder.try_acquire(Priority::Background).is_err());
+    assert_eq!(*refused.lock().unwrap(), ["l", "s"]);
 }
 
 #[test]
@@ -142,13 +161,17 @@ fn a_snapshot_shows_every_policy() {
     registry.retry("r", |builder| builder.budget(budget)).unwrap();
     registry.retry("other", |builder| builder.budget(RetryBudget::default())).unwrap();
     registry.pipeline("p", |builder| builder.retry(Retry::default())).unwrap();
-    let _permit = bulkhead.try_acquire().unwrap();
+    let shedder = registry.load_shedder("s", |builder| builder).unwrap();
+    registry.hedge("e", |builder| builder.after(Duration::from_secs(3))).unwrap();
+    let _permits = (bulkhead.try_acquire().unwrap(), shedder.try_acquire(Priority::Low).unwrap());
     let snapshot = registry.snapshot();
     assert_eq!(snapshot.breakers["b"].state.as_str(), "forced_open");
     assert_eq!((snapshot.limiters["l"].available, snapshot.keyed_limiters["k"].max_keys), (7, 9));
     assert_eq!((snapshot.bulkheads["h"].in_flight, snapshot.budgets["all"].available), (1, 30));
     assert_eq!((snapshot.retries["r"].budget.as_deref(), snapshot.retries["r"].max_attempts), (Some("all"), 3));
     assert_eq!(snapshot.retries["other"].budget, None, "a budget that the registry does not know has no name");
+    assert_eq!(snapshot.load_shedders["s"].of(Priority::Low).admitted, 1);
+    assert_eq!(snapshot.hedges["e"].delay, Duration::from_secs(3));
     assert!(snapshot.pipelines.contains("p"));
     #[cfg(feature = "serde")]
     {

@@ -15,8 +15,9 @@ use resilience_core::config::ResilienceConfig;
 use resilience_core::registry::Changes;
 use resilience_core::retry::RetryDecision;
 use resilience_core::{
-    Backoff, BreakerState, Bulkhead, Category, CircuitBreaker, Class, Clock, ConfigError, Event, Instant, Jitter,
-    KeyedRateLimiter, ManualClock, Observers, Pipeline, RateLimiter, Registry, Retry, RetryBudget, Stopped,
+    Backoff, BreakerState, Bulkhead, CallOptions, Category, CircuitBreaker, Class, Clock, ConfigError, Event, Hedge,
+    Instant, Jitter, KeyedRateLimiter, LoadShedder, ManualClock, Observers, Pipeline, Priority, RateLimiter, Registry,
+    Retry, RetryBudget, Stopped,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,15 +56,27 @@ const BEFORE: &str = "
     limiters.l = { rate = '1/s', burst = 4 }
     limiters.k = { rate = '1/s', burst = 4, max_keys = 10 }
     bulkheads.h.max_concurrent = 1
+    load_shedders.s.max_concurrent = 20
     budgets.all = { ratio = 0, min_per_second = 1, window = '10s' }
     retries.r = { max_attempts = 2, budget = 'all' }
-    pipelines.p.steps = [{ timeout = '10s' }, { retry = 'r' }, { circuit_breaker = 'b' }, { rate_limiter = 'l' }, { bulkhead = 'h' }]
+    hedges.e.after = '1s'
+    pipelines.p.steps = [{ load_shedder = 's' }, { timeout = '10s' }, { retry = 'r' }, { circuit_breaker = 'b' }, { rate_limiter = 'l' }, { bulkhead = 'h' }, { hedge = 'e' }]
 ";
 
 #[test]
 fn a_first_configuration_adds_and_the_same_again_changes_nothing() {
     let registry = Registry::default();
-    let all = ["breakers.b", "limiters.k", "limiters.l", "bulkheads.h", "budgets.all", "retries.r", "pipelines.p"];
+    let all = [
+        "breakers.b",
+        "limiters.k",
+        "limiters.l",
+        "bulkheads.h",
+        "load_shedders.s",
+        "budgets.all",
+        "retries.r",
+        "hedges.e",
+        "pipelines.p",
+    ];
     let changes = apply(&registry, BEFORE);
     assert_eq!(changes.added, all);
     assert_eq!(registry.configuration(), config(BEFORE));
@@ -115,6 +128,174 @@ fn calls_in_a_bulkhead_stay_counted_and_waiters_come_in_when_there_is_more_room(
     assert!(bulkhead.try_acquire().is_err(), "one is inside, and the maximum is one again");
     drop(second);
     assert!(bulkhead.try_acquire().is_ok());
+}
+
+#[test]
+fn calls_in_a_load_shedder_stay_counted_and_the_pressure_stays_as_it_was_set() {
+    let (registry, _time) = registry("load_shedders.s = { max_concurrent = 2, share = { background = 0, low = 0 } }");
+    let shedder: LoadShedder = registry.get("s").unwrap();
+    let limits = || shedder.statistics().priorities.map(|it| it.limit);
+    assert_eq!(limits(), [0, 0, 2, 2, 2]);
+    let permits = [shedder.try_acquire(Priority::Normal).unwrap(), shedder.try_acquire(Priority::High).unwrap()];
+    let changes = apply(&registry, "load_shedders.s = { max_concurrent = 10, share.low = 0.1, share.background = 0 }");
+    assert_eq!(changes.changed, ["load_shedders.s"]);
+    assert_eq!((limits(), shedder.statistics().in_flight), ([0, 1, 8, 10, 10], 2));
+    assert!(shedder.try_acquire(Priority::Low).is_err(), "two are inside");
+    shedder.set_pressure(0.5).unwrap();
+    apply(&registry, "load_shedders.s.max_concurrent = 2");
+    assert_eq!((limits(), shedder.statistics().in_flight), ([0, 0, 1, 1, 1], 2), "shares left out are the defaults");
+    let [first, second] = permits;
+    drop(first);
+    assert!(shedder.try_acquire(Priority::Critical).is_err());
+    drop(second);
+    assert!(shedder.try_acquire(Priority::Critical).is_ok());
+    assert_eq!(shedder.statistics().of(Priority::Low).rejected, 1);
+}
+
+/// Makes a call whose first run hangs; a hedge, when there is one, answers. Whether there was one.
+fn hedged(pipeline: &Pipeline) -> bool {
+    let mut runs = 0;
+    let call = pipeline.call_async(|| {
+        runs += 1;
+        let answers = runs > 1;
+        async move {
+            if !answers {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, std::io::Error>(())
+        }
+    });
+    pin!(call).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[test]
+fn a_hedges_budget_keeps_what_was_spent_and_the_hedge_what_it_counted() {
+    let text = "
+        budgets.all = { ratio = 0, min_per_second = 1, window = '10s' }
+        hedges.e = { after = '0s', budget = 'all' }
+        pipelines.p.steps = [{ hedge = 'e' }]
+    ";
+    let (registry, time) = registry(text);
+    let (hedge, budget): (Hedge, RetryBudget) = (registry.get("e").unwrap(), registry.get("all").unwrap());
+    let (pipeline, now) = (registry.get::<Pipeline>("p").unwrap(), time.clock().now());
+    assert!((0..3).all(|_| hedged(&pipeline)));
+    assert_eq!(budget.statistics(now).available, 7);
+    let more = text.replace("after = '0s'", "after = '5s', max_hedges = 8");
+    let changes = apply(&registry, &more);
+    assert_eq!(
+        (changes.changed, changes.unchanged),
+        (vec!["hedges.e".into()], vec!["budgets.all".into(), "pipelines.p".into()])
+    );
+    assert!(!hedged(&pipeline), "not before five seconds");
+    assert_eq!((budget.statistics(now).available, hedge.statistics().started), (7, 3));
+    assert_eq!(hedge.statistics().delay, 5 * SECOND);
+    let less = text.replace("min_per_second = 1", "min_per_second = 0.5");
+    assert_eq!(apply(&registry, &less).changed, ["budgets.all", "hedges.e"]);
+    assert_eq!(budget.statistics(now).available, 2, "three of five were spent already");
+    assert_eq!([(); 3].map(|()| hedged(&pipeline)), [true, true, false]);
+    assert_eq!((hedge.statistics().started, hedge.statistics().refused), (5, 1));
+    // Another budget is another hedge, and none is its own.
+    assert_eq!(apply(&registry, &less.replace(", budget = 'all'", "")).replaced, ["hedges.e", "pipelines.p"]);
+    assert_eq!(registry.get::<Hedge>("e").unwrap().statistics().started, 0);
+    assert!(hedged(&registry.get("p").unwrap()));
+    assert_eq!(apply(&registry, &less).replaced, ["hedges.e", "pipelines.p"]);
+    assert!(!hedged(&registry.get("p").unwrap()), "what was spent before is spent");
+}
+
+#[test]
+fn a_hedges_own_budget_stays_when_its_numbers_change() {
+    let (registry, time) = registry("hedges.e.after = '0s'\npipelines.p.steps = [{ hedge = 'e' }]");
+    let (pipeline, now) = (registry.get::<Pipeline>("p").unwrap(), time.clock().now());
+    let hedges = (0..50).take_while(|_| hedged(&pipeline)).count();
+    assert!((10..20).contains(&hedges), "{hedges}");
+    let changes =
+        apply(&registry, "hedges.e = { after = '0s', max_hedges = 2 }\npipelines.p.steps = [{ hedge = 'e' }]");
+    assert_eq!(changes.changed, ["hedges.e"]);
+    let budget = registry.get::<Hedge>("e").unwrap().budget().cloned().unwrap();
+    assert_eq!(budget.statistics(now).granted, hedges as u64);
+    assert!(!hedged(&pipeline));
+}
+
+/// Makes calls of these lengths under the hedge, one after the other, on a clock that moves by itself.
+fn calls_of(hedge: &Hedge, time: &ManualClock, lengths: impl Iterator<Item = Duration>) {
+    let (clock, runtime) = (time.clock(), tokio::runtime::Builder::new_current_thread().build().unwrap());
+    for length in lengths {
+        let run = async || {
+            clock.sleep(length).await;
+            Ok::<_, std::io::Error>(())
+        };
+        runtime.block_on(hedge.call_async(run)).unwrap();
+    }
+}
+
+#[test]
+fn a_hedge_goes_by_what_it_learned_when_another_percentile_is_asked_for() {
+    let time = ManualClock::auto_advancing();
+    let builder = || Hedge::builder().after(3_600 * SECOND).clock(time.clock());
+    let hedge = builder().after_percentile(0.95).build().unwrap();
+    calls_of(&hedge, &time, (1..=256).map(Duration::from_millis));
+    let delay = || hedge.statistics().delay.as_millis();
+    assert!((243..=274).contains(&delay()), "{}", delay());
+    hedge.reconfigure(builder().after_percentile(0.5)).unwrap();
+    assert!((128..=145).contains(&delay()), "{}", delay());
+    hedge.reconfigure(builder().after(SECOND)).unwrap();
+    assert_eq!(delay(), 1_000);
+    hedge.reconfigure(builder().after_percentile(0.95)).unwrap();
+    assert!((243..=274).contains(&delay()), "{}", delay());
+    // One that has learned nothing yet begins to.
+    let fresh = builder().build().unwrap();
+    calls_of(&fresh, &time, [SECOND; 100].into_iter());
+    fresh.reconfigure(builder().after(7 * SECOND).after_percentile(0.5)).unwrap();
+    assert_eq!(fresh.statistics().delay, 7 * SECOND);
+    calls_of(&fresh, &time, [SECOND / 10; 100].into_iter());
+    assert!((100..=113).contains(&fresh.statistics().delay.as_millis()));
+}
+
+#[test]
+fn a_hedge_refuses_another_budget_and_bad_numbers_and_stays_as_it_was() {
+    let hedge = Hedge::builder().after(SECOND).build().unwrap();
+    let error = hedge.reconfigure(Hedge::builder().budget(RetryBudget::default())).unwrap_err();
+    assert_eq!(error.to_string(), "`hedge.budget` is another one; allowed: the budget that it was built with");
+    assert!(hedge.reconfigure(Hedge::builder().max_hedges(9)).is_err());
+    assert!(hedge.reconfigure(Hedge::builder().after_percentile(f64::NAN)).is_err());
+    assert_eq!(hedge.statistics().delay, SECOND);
+    let own = hedge.budget().cloned().unwrap();
+    hedge.reconfigure(Hedge::builder().after(2 * SECOND).budget(own)).unwrap();
+    assert_eq!(hedge.statistics().delay, 2 * SECOND);
+    let given = Hedge::builder().budget(RetryBudget::default()).build().unwrap();
+    assert_eq!(given.reconfigure(Hedge::builder()).unwrap_err().field, "hedge.budget");
+}
+
+#[test]
+fn a_step_that_names_a_keyed_limiter_limits_each_calls_key() {
+    let (registry, time) =
+        registry(&format!("{BEFORE}\npipelines.q.steps = [{{ rate_limiter = 'k', max_wait = '2s' }}]"));
+    let pipeline: Pipeline = registry.get("q").unwrap();
+    let call = |key: &'static str| {
+        let call = pipeline.call_async_with(CallOptions::new().key(key), |_| async { Ok::<_, std::io::Error>(()) });
+        Box::pin(call)
+    };
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..4 {
+        assert!(call("blue").as_mut().poll(&mut cx).is_ready());
+    }
+    let mut fifth = call("blue");
+    assert!(fifth.as_mut().poll(&mut cx).is_pending());
+    assert!(call("green").as_mut().poll(&mut cx).is_ready());
+    let keyed: KeyedRateLimiter<String> = registry.get("k").unwrap();
+    assert_eq!(keyed.quota("green").remaining, 3, "it is the registry's own");
+    time.advance(SECOND);
+    assert!(fifth.as_mut().poll(&mut cx).is_ready());
+    // Without a wait it refuses, and a limiter made anew makes its pipelines anew.
+    let text = format!("{BEFORE}\npipelines.q.steps = [{{ rate_limiter = 'k' }}]");
+    assert_eq!(apply(&registry, &text).replaced, ["pipelines.q"]);
+    let pipeline: Pipeline = registry.get("q").unwrap();
+    let at_once = pipeline.call_with(CallOptions::new().key("blue"), |_| Ok::<_, std::io::Error>(()));
+    assert!(at_once.unwrap_err().as_rejection().is_some());
+    let changes = apply(&registry, &text.replace("max_keys = 10", "max_keys = 20"));
+    assert_eq!(changes.replaced, ["limiters.k", "pipelines.q"]);
+    let error = refused(&registry, "pipelines.z.steps = [{ rate_limiter = 'x' }]").to_string();
+    assert_eq!(error, "`pipelines.z.steps[0].rate_limiter` is \"x\"; allowed: one of the limiters: k, l");
 }
 
 #[test]
@@ -199,7 +380,17 @@ fn what_is_no_longer_configured_stays_and_is_told_once() {
     let bulkhead: Bulkhead = registry.get("h").unwrap();
     let _inside = bulkhead.try_acquire().unwrap();
     let changes = apply(&registry, "bulkheads.other = {}");
-    let gone = ["breakers.b", "limiters.k", "limiters.l", "bulkheads.h", "budgets.all", "retries.r", "pipelines.p"];
+    let gone = [
+        "breakers.b",
+        "limiters.k",
+        "limiters.l",
+        "bulkheads.h",
+        "load_shedders.s",
+        "budgets.all",
+        "retries.r",
+        "hedges.e",
+        "pipelines.p",
+    ];
     assert_eq!(
         (changes.added, changes.no_longer_configured),
         (vec!["bulkheads.other".to_owned()], gone.map(str::to_owned).to_vec())
@@ -235,7 +426,13 @@ fn one_bad_value_leaves_everything_as_it_was() {
         ("pipelines.q.steps = [{ retry = 'nothing' }]", "pipelines.q.steps[0].retry"),
         ("pipelines.q.steps = [{ timeout = '1s' }, { circuit_breaker = 'h' }]", "pipelines.q.steps[1].circuit_breaker"),
         ("pipelines.q.steps = [{ bulkhead = 'b' }]", "pipelines.q.steps[0].bulkhead"),
-        ("pipelines.q.steps = [{ rate_limiter = 'k' }]", "pipelines.q.steps[0].rate_limiter"),
+        ("pipelines.q.steps = [{ rate_limiter = 'h' }]", "pipelines.q.steps[0].rate_limiter"),
+        ("pipelines.q.steps = [{ load_shedder = 'h' }]", "pipelines.q.steps[0].load_shedder"),
+        ("pipelines.q.steps = [{ hedge = 'h' }]", "pipelines.q.steps[0].hedge"),
+        ("pipelines.q.steps = [{ hedge = 'e' }, { retry = 'r' }]", "pipelines.q.hedge"),
+        ("pipelines.q.steps = [{ load_shedder = 's' }, { load_shedder = 's' }]", "pipelines.q.load_shedder"),
+        ("hedges.q.budget = 'nothing'", "hedges.q.budget"),
+        ("hedges.e.budget = 'nothing'", "hedges.e.budget"),
         ("pipelines.q.steps = [{ retry = 'r' }, { retry = 'r' }]", "pipelines.q.retry"),
         ("pipelines.q.steps = [{ timeout = '1s' }, { timeout = '1s' }]", "pipelines.q.timeout"),
         ("pipelines.q.steps = [{ timeout = '1s' }, { retry = 'r' }, { timeout = '2s' }]", "pipelines.q.timeout"),
@@ -302,7 +499,7 @@ fn a_keyed_limiter_is_found_by_its_type() {
     let limiter: KeyedRateLimiter<String> = registry.get("k").unwrap();
     limiter.try_acquire("blue", 4).unwrap();
     assert!(limiter.try_acquire("blue", 1).is_err());
-    assert_eq!(apply(&registry, BEFORE).unchanged.len(), 7);
+    assert_eq!(apply(&registry, BEFORE).unchanged.len(), 9);
     assert!(registry.get::<KeyedRateLimiter<String>>("k").unwrap().try_acquire("blue", 1).is_err());
 }
 

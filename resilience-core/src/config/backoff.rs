@@ -9,7 +9,7 @@ use super::field::{ANY_SPAN, Kind, Number, POSITIVE, SPREAD, any_of, entries, jo
 use super::value::Value;
 use crate::retry::{Backoff, Jitter};
 
-const BASE: Number = Number { min: 1.0, more_than_min: false, max: 1000.0, percent: false };
+const BASE: Number = Number { min: 1.0, more_than_min: false, max: 1000.0, less_than_max: false, percent: false };
 
 const KINDS: [(&str, &[&str]); 4] = [
     ("fixed", &["delay"]),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::units::{self, Rate};
 use super::value::Value;
 use super::{ConfigError, MAX_DURATION, NAMES, name};
+use crate::load_shedder::Priority;
 
 /// A kind of field.
 pub(super) trait Kind {
@@ -85,11 +86,16 @@ pub(super) struct Number {
     /// Whether the least value itself is too little.
     pub(super) more_than_min: bool,
     pub(super) max: f64,
+    /// Whether the largest value itself is too much.
+    pub(super) less_than_max: bool,
     pub(super) percent: bool,
 }
 
 /// More than 0, at most 1.
-pub(super) const RATIO: Number = Number { min: 0.0, more_than_min: true, max: 1.0, percent: true };
+pub(super) const RATIO: Number =
+    Number { min: 0.0, more_than_min: true, max: 1.0, less_than_max: false, percent: true };
+/// More than 0, less than 1.
+pub(super) const INSIDE: Number = Number { less_than_max: true, ..RATIO };
 /// 0 to 1.
 pub(super) const SPREAD: Number = Number { more_than_min: false, ..RATIO };
 
@@ -100,13 +106,18 @@ impl Number {
     /// Not for NaN, of which no comparison is true.
     fn holds(&self, number: f64) -> bool {
         let enough = if self.more_than_min { number > self.min } else { number >= self.min };
-        enough && number <= self.max
+        let not_too_much = if self.less_than_max { number < self.max } else { number <= self.max };
+        enough && not_too_much
     }
 
     fn allowed(&self) -> String {
         let Self { min, max, .. } = self;
-        let range =
-            if self.more_than_min { format!("more than {min}, at most {max}") } else { format!("{min} to {max}") };
+        let range = match (self.more_than_min, self.less_than_max) {
+            (true, true) => format!("more than {min}, less than {max}"),
+            (true, false) => format!("more than {min}, at most {max}"),
+            (false, true) => format!("from {min}, less than {max}"),
+            (false, false) => format!("{min} to {max}"),
+        };
         if self.percent { format!("{range}, or a percentage as \"50%\"") } else { range }
     }
 }
@@ -135,12 +146,34 @@ impl Kind for Number {
 
     fn schema(&self) -> Value {
         let least = if self.more_than_min { "exclusiveMinimum" } else { "minimum" };
-        let number = Value::table([
-            ("type", "number".into()),
-            (least, Value::Float(self.min)),
-            ("maximum", Value::Float(self.max)),
-        ]);
+        let most = if self.less_than_max { "exclusiveMaximum" } else { "maximum" };
+        let number =
+            Value::table([("type", "number".into()), (least, Value::Float(self.min)), (most, Value::Float(self.max))]);
         if self.percent { any_of([number, pattern(PERCENTAGES, &["50%"])]) } else { number }
+    }
+}
+
+/// A part for each priority, as `{ low = 0.4, background = "10%" }`; those that are left out are left to the builder.
+pub(super) struct Shares;
+
+impl Kind for Shares {
+    type Value = BTreeMap<Priority, f64>;
+
+    fn read(&self, path: &str, value: Value) -> Result<Self::Value, ConfigError> {
+        let mut given = entries(path, value, &Priority::ALL.map(Priority::as_str))?;
+        let read = |priority: Priority| {
+            let share = given.remove(priority.as_str())?;
+            Some(SPREAD.read(&join(path, priority.as_str()), share).map(|share| (priority, share)))
+        };
+        Priority::ALL.into_iter().filter_map(read).collect()
+    }
+
+    fn write(&self, shares: &Self::Value) -> Value {
+        Value::Table(shares.iter().map(|(key, share)| (key.to_string(), SPREAD.write(share))).collect())
+    }
+
+    fn schema(&self) -> Value {
+        object("", Priority::ALL.map(|priority| (priority.as_str(), SPREAD.schema())))
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Step {
     CircuitBreaker(String),
     /// The rate limiter of this name, waited for up to `max_wait` when that is given.
     RateLimiter {
-        /// Its name; one without keys.
+        /// Its name; one with keys goes by the call's key.
         name: String,
         /// 0 to 10 years; default 0: it does not wait.
         max_wait: Option<Duration>,
@@ -44,11 +44,22 @@ pub enum Step {
         /// 0 to 10 years; default 0: it does not wait.
         max_wait: Option<Duration>,
     },
+    /// The load shedder of this name.
+    LoadShedder(String),
+    /// The hedge of this name: the last step.
+    Hedge(String),
 }
 
 /// Each step's field, and whether it can wait.
-const STEPS: [(&str, bool); 5] =
-    [("timeout", false), ("retry", false), ("circuit_breaker", false), ("rate_limiter", true), ("bulkhead", true)];
+const STEPS: [(&str, bool); 7] = [
+    ("timeout", false),
+    ("retry", false),
+    ("circuit_breaker", false),
+    ("rate_limiter", true),
+    ("bulkhead", true),
+    ("load_shedder", false),
+    ("hedge", false),
+];
 
 struct Steps;
 
@@ -75,7 +86,9 @@ impl Steps {
             "retry" => Step::Retry(name),
             "circuit_breaker" => Step::CircuitBreaker(name),
             "rate_limiter" => Step::RateLimiter { name, max_wait },
-            _ => Step::Bulkhead { name, max_wait },
+            "bulkhead" => Step::Bulkhead { name, max_wait },
+            "load_shedder" => Step::LoadShedder(name),
+            _ => Step::Hedge(name),
         })
     }
 
@@ -86,6 +99,8 @@ impl Steps {
             Step::CircuitBreaker(name) => ("circuit_breaker", Name.write(name), &None),
             Step::RateLimiter { name, max_wait } => ("rate_limiter", Name.write(name), max_wait),
             Step::Bulkhead { name, max_wait } => ("bulkhead", Name.write(name), max_wait),
+            Step::LoadShedder(name) => ("load_shedder", Name.write(name), &None),
+            Step::Hedge(name) => ("hedge", Name.write(name), &None),
         };
         let mut fields = BTreeMap::from([(kind.to_owned(), value)]);
         if let Some(max_wait) = max_wait {

@@ -1,15 +1,18 @@
 //! The policies' fields in a configuration, under the names of their builders' methods, and the builders they make.
 //! A field that is left out is left to the builder: there is one place for defaults. Holds no policy.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff::{Backoffs, Jitters, OpenTimes};
-use super::field::{ANY_SPAN, Maybe, Name, Number, POSITIVE, RATIO, Rates, SPREAD, Span, Whole};
+use super::field::{ANY_SPAN, INSIDE, Maybe, Name, Number, POSITIVE, RATIO, Rates, SPREAD, Shares, Span, Whole};
 use super::settings::{settings, through_serde};
 use super::units::{Rate, format_duration};
 use super::{ConfigError, qualified};
 use crate::bulkhead::{Bulkhead, BulkheadBuilder, MAX_WAITING};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
+use crate::hedge::{Hedge, HedgeBuilder, MAX_HEDGES};
+use crate::load_shedder::{LoadShedder, LoadShedderBuilder, Priority};
 use crate::rate_limiter::{KeyedRateLimiter, KeyedRateLimiterBuilder, RateLimiter, RateLimiterBuilder};
 use crate::retry::{Backoff, Jitter, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder};
 
@@ -79,6 +82,30 @@ settings! {
 }
 
 settings! {
+    /// A load shedder.
+    pub struct LoadShedderConfig {
+        /// How many calls can be in flight at once: from 1; default 100.
+        pub max_concurrent: Option<u32> = Maybe(FROM_1);
+        /// How much of it may be in use when a call of a priority comes in: 0 to 1, or as "50%", and the more important a priority, the larger or as large. Default background 0.25, low 0.5, normal 0.8, high 0.95, critical always 1.
+        pub share: BTreeMap<Priority, f64> = Shares;
+    }
+}
+
+settings! {
+    /// A hedge, for async calls that may run twice.
+    pub struct HedgeConfig {
+        /// How long a run may take before the next one is started beside it: 0 to 10 years; default 100 ms.
+        pub after: Option<Duration> = Maybe(ANY_SPAN);
+        /// Starts it instead after the time within which this part of the last runs was over: more than 0, less than 1, or as "95%"; until 100 were measured, `after`.
+        pub after_percentile: Option<f64> = Maybe(INSIDE);
+        /// How many more runs an attempt may be given: 1 to 8; default 1.
+        pub max_hedges: Option<u32> = Maybe(Whole { min: 1, max: MAX_HEDGES });
+        /// The name of the budget that limits what all calls together may add; default its own, a tenth of the calls and 1 per second.
+        pub budget: Option<String> = Maybe(Name);
+    }
+}
+
+settings! {
     /// A retry.
     pub struct RetryConfig {
         /// How often the operation may be tried in all: from 1; default 3.
@@ -102,17 +129,24 @@ settings! {
     /// A retry budget.
     pub struct RetryBudgetConfig {
         /// Retries per call: 0 to 1000; default 0.2.
-        pub ratio: Option<f64> = Maybe(Number { min: 0.0, more_than_min: false, max: 1_000.0, percent: true });
+        pub ratio: Option<f64> = Maybe(Number { max: 1_000.0, ..SPREAD });
         /// Retries per second that are allowed however few calls there are: 0 to 1000000; default 10.
-        pub min_per_second: Option<f64> =
-            Maybe(Number { min: 0.0, more_than_min: false, max: 1_000_000.0, percent: false });
+        pub min_per_second: Option<f64> = Maybe(Number { max: 1_000_000.0, percent: false, ..SPREAD });
         /// How long a call counts: 1 s to 60 s; default 10 s.
         pub window: Option<Duration> =
             Maybe(Span { min: Duration::from_secs(1), max: Duration::from_secs(60) });
     }
 }
 
-through_serde!(BreakerConfig, LimiterConfig, BulkheadConfig, RetryConfig, RetryBudgetConfig);
+through_serde!(
+    BreakerConfig,
+    LimiterConfig,
+    BulkheadConfig,
+    LoadShedderConfig,
+    HedgeConfig,
+    RetryConfig,
+    RetryBudgetConfig
+);
 
 /// Hands a field over to a builder, if it is given.
 fn with<B, T: Clone>(builder: B, field: Option<&T>, set: impl FnOnce(B, T) -> B) -> B {
@@ -222,6 +256,23 @@ impl BulkheadConfig {
     pub(crate) fn builder(&self, name: &str) -> BulkheadBuilder {
         let builder = with(Bulkhead::builder(name), self.max_concurrent.as_ref(), BulkheadBuilder::max_concurrent);
         with(builder, self.max_waiting.as_ref(), BulkheadBuilder::max_waiting)
+    }
+}
+
+impl LoadShedderConfig {
+    pub(crate) fn builder(&self, name: &str) -> LoadShedderBuilder {
+        let builder =
+            with(LoadShedder::builder(name), self.max_concurrent.as_ref(), LoadShedderBuilder::max_concurrent);
+        self.share.iter().fold(builder, |builder, (priority, share)| builder.share(*priority, *share))
+    }
+}
+
+impl HedgeConfig {
+    /// The builder, without the budget: that one has to be found by its name.
+    pub(crate) fn builder(&self) -> HedgeBuilder {
+        let builder = with(Hedge::builder(), self.after.as_ref(), HedgeBuilder::after);
+        let builder = with(builder, self.after_percentile.as_ref(), HedgeBuilder::after_percentile);
+        with(builder, self.max_hedges.as_ref(), HedgeBuilder::max_hedges)
     }
 }
 

@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::ConfigError;
 use super::field::{ByName, Table};
 use super::pipelines::PipelineConfig;
-use super::policies::{BreakerConfig, BulkheadConfig, LimiterConfig, RetryBudgetConfig, RetryConfig};
+use super::policies::{
+    BreakerConfig, BulkheadConfig, HedgeConfig, LimiterConfig, LoadShedderConfig, RetryBudgetConfig, RetryConfig,
+};
 use super::settings::settings;
 use super::value::Value;
 
@@ -56,12 +58,16 @@ settings! {
         pub breakers: BTreeMap<String, BreakerConfig> = by_name::<BreakerConfig>();
         /// Retries by name.
         pub retries: BTreeMap<String, RetryConfig> = by_name::<RetryConfig>();
-        /// Retry budgets by name, for retries to refer to.
+        /// Retry budgets by name, for retries and hedges to refer to.
         pub budgets: BTreeMap<String, RetryBudgetConfig> = by_name::<RetryBudgetConfig>();
         /// Rate limiters by name, keyed ones among them.
         pub limiters: BTreeMap<String, LimiterConfig> = by_name::<LimiterConfig>();
         /// Bulkheads by name.
         pub bulkheads: BTreeMap<String, BulkheadConfig> = by_name::<BulkheadConfig>();
+        /// Load shedders by name.
+        pub load_shedders: BTreeMap<String, LoadShedderConfig> = by_name::<LoadShedderConfig>();
+        /// Hedges by name.
+        pub hedges: BTreeMap<String, HedgeConfig> = by_name::<HedgeConfig>();
         /// Pipelines by name.
         pub pipelines: BTreeMap<String, PipelineConfig> = by_name::<PipelineConfig>();
     }
@@ -83,8 +89,8 @@ impl<'de> Deserialize<'de> for ResilienceConfig {
 }
 
 impl ResilienceConfig {
-    /// Checks everything that can be checked without a registry: all but the names that pipelines and retries refer
-    /// to. What serde has read was checked already; this is for configurations made in code.
+    /// Checks everything that can be checked without a registry: all but the names that pipelines, retries and
+    /// hedges refer to. What serde has read was checked already; this is for configurations made in code.
     ///
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used, by its path.
@@ -119,6 +125,12 @@ impl ResilienceConfig {
         }
         for (name, config) in &self.bulkheads {
             config.builder(name).build().map_err(|wrong| wrong.of("bulkheads", name))?;
+        }
+        for (name, config) in &self.load_shedders {
+            config.builder(name).build().map_err(|wrong| wrong.of("load_shedders", name))?;
+        }
+        for (name, config) in &self.hedges {
+            super::name(name).and_then(|()| config.builder().build().map(drop)).map_err(|it| it.of("hedges", name))?;
         }
         for name in self.pipelines.keys() {
             super::name(name).map_err(|wrong| wrong.of("pipelines", name))?;

@@ -21,7 +21,6 @@ const REFRESH: u64 = 64;
 
 #[derive(Debug)]
 pub(super) struct Latencies {
-    quantile: f64,
     counts: Box<[AtomicU32]>,
     /// How many there are in the buckets, about.
     total: AtomicU64,
@@ -31,16 +30,24 @@ pub(super) struct Latencies {
 
 // Relaxed throughout: every word is a figure of its own, and an estimate may be a few calls off.
 impl Latencies {
-    pub(super) fn new(quantile: f64) -> Self {
+    pub(super) fn new() -> Self {
         let counts = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
-        Self { quantile, counts, total: AtomicU64::new(0), answer: AtomicU64::new(0) }
+        Self { counts, total: AtomicU64::new(0), answer: AtomicU64::new(0) }
     }
 
-    pub(super) fn record(&self, latency: Duration) {
+    /// Adds one; `part` is the quantile that is asked for.
+    pub(super) fn record(&self, latency: Duration, part: f64) {
         self.counts[bucket(nanos(latency))].fetch_add(1, Ordering::Relaxed);
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
         if total >= MINIMUM && (total == MINIMUM || total.is_multiple_of(REFRESH)) {
-            self.refresh(total >= FULL);
+            self.refresh(part, total >= FULL);
+        }
+    }
+
+    /// Another quantile is asked for from now on.
+    pub(super) fn ask_for(&self, part: f64) {
+        if self.total.load(Ordering::Relaxed) >= MINIMUM {
+            self.refresh(part, false);
         }
     }
 
@@ -52,10 +59,10 @@ impl Latencies {
 
     #[cold]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a small count")]
-    fn refresh(&self, halve: bool) {
+    fn refresh(&self, part: f64, halve: bool) {
         let counts: Vec<u64> = self.counts.iter().map(|count| u64::from(count.load(Ordering::Relaxed))).collect();
         let sum: u64 = counts.iter().sum();
-        let wanted = ((sum as f64 * self.quantile).ceil() as u64).max(1);
+        let wanted = ((sum as f64 * part).ceil() as u64).max(1);
         let mut seen = 0;
         for (index, count) in counts.iter().enumerate() {
             seen += count;
@@ -107,9 +114,9 @@ mod tests {
         /// Against all that were recorded, sorted; fewer than are ever halved.
         #[test]
         fn the_quantile_is_that_of_a_sorted_list(mut micros in proptest::collection::vec(1_u64..10_000_000, 128..=128), part in 0.01..0.99_f64) {
-            let latencies = Latencies::new(part);
+            let latencies = Latencies::new();
             for micros in &micros {
-                latencies.record(Duration::from_micros(*micros));
+                latencies.record(Duration::from_micros(*micros), part);
             }
             micros.sort_unstable();
             let wanted = micros.len() as f64 * part;
@@ -121,28 +128,28 @@ mod tests {
 
         #[test]
         fn no_latency_is_too_long_or_too_short(nanos: u64) {
-            Latencies::new(0.5).record(Duration::from_nanos(nanos));
+            Latencies::new().record(Duration::from_nanos(nanos), 0.5);
         }
     }
 
     #[test]
     fn it_forgets_what_was_long_ago() {
-        let latencies = Latencies::new(0.95);
+        let latencies = Latencies::new();
         for _ in 0..5_000 {
-            latencies.record(Duration::from_secs(1));
+            latencies.record(Duration::from_secs(1), 0.95);
         }
         assert!(latencies.quantile() > Some(Duration::from_secs(1)));
         for _ in 0..20_000 {
-            latencies.record(Duration::from_millis(1));
+            latencies.record(Duration::from_millis(1), 0.95);
         }
         assert!(latencies.quantile() < Some(Duration::from_millis(2)));
     }
 
     #[test]
     fn a_few_calls_say_nothing() {
-        let latencies = Latencies::new(0.95);
+        let latencies = Latencies::new();
         for _ in 0..99 {
-            latencies.record(Duration::from_secs(1));
+            latencies.record(Duration::from_secs(1), 0.95);
         }
         assert_eq!(latencies.quantile(), None);
     }

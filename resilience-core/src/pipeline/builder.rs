@@ -54,7 +54,7 @@ impl PipelineBuilder {
     ///
     /// let clock = ManualClock::auto_advancing().clock();
     /// let room = Bulkhead::builder("reports").max_concurrent(1).clock(clock.clone()).build()?;
-    /// let _inside = room.try_acquire();
+    /// let _inside = room.try_acquire_owned();
     /// let pipeline = Pipeline::builder("reports")
     ///     .timeout(Duration::from_secs(1)) // the call: it waits no longer than that
     ///     .bulkhead_waiting(room, Duration::from_secs(60))

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::shelves::Shelves;
+use super::shelves::{AnyLimiter, Shelves};
 use super::{Contents, Registered, Registry};
 use crate::bulkhead::Bulkhead;
 use crate::circuit_breaker::CircuitBreaker;
@@ -12,6 +12,8 @@ use crate::class::Severity;
 use crate::clock::Clock;
 use crate::config::{self, BreakerConfig, ConfigError, LimiterConfig, PipelineConfig, ResilienceConfig, Step};
 use crate::event::{Event, Observers};
+use crate::hedge::Hedge;
+use crate::load_shedder::LoadShedder;
 use crate::pipeline::Pipeline;
 use crate::rate_limiter::{KeyedRateLimiter, KeyedRateLimiterBuilder, RateLimiter};
 use crate::retry::{Retry, RetryBudget};
@@ -49,9 +51,9 @@ impl Registry {
     ///
     /// What was configured before and is the same now is not touched, also when it was changed by hand meanwhile. What
     /// is configured differently changes in place, for every handle: an open breaker stays open, saved permits stay
-    /// saved, calls in a bulkhead stay counted, and calls under way in a retry go on by its new settings. Some things
-    /// cannot change in place, and the policy is made anew for those who ask the registry from then on: the steps of a
-    /// pipeline, which budget a retry has, how many keys a keyed limiter remembers, and whether a limiter is a bucket or
+    /// saved, calls in a bulkhead or a load shedder stay counted, and calls under way in a retry go on by its new
+    /// settings. Some things cannot change in place, and the policy is made anew for those who ask the registry from then
+    /// on: the steps of a pipeline, which budget a retry or a hedge has, how many keys a keyed limiter remembers, and whether a limiter is a bucket or
     /// a sliding window. A pipeline is made anew as well when one of its policies was.
     ///
     /// Policies that code made under a configured name are taken over; those that are no longer configured stay. Each
@@ -158,7 +160,7 @@ impl Plan {
         Self { clock, observers, before, shelves, in_place: Vec::new(), changes: Changes::default() }
     }
 
-    /// Budgets before the retries that use them, pipelines last.
+    /// Budgets before the retries and hedges that use them, pipelines last.
     fn fill(mut self, config: &ResilienceConfig) -> Result<Self, ConfigError> {
         let before = std::mem::take(&mut self.before);
         for (name, it) in &config.breakers {
@@ -174,6 +176,12 @@ impl Plan {
             let builder = it.builder(name).clock(self.clock.clone()).observers(self.observers.clone());
             let fresh = builder.clone().build().map_err(|wrong| wrong.of("bulkheads", name))?;
             self.policy(name, same, fresh, |old: Bulkhead| Some(Box::new(move || old.reconfigure(builder))));
+        }
+        for (name, it) in &config.load_shedders {
+            let same = before.load_shedders.get(name) == Some(it);
+            let builder = it.builder(name).observers(self.observers.clone());
+            let fresh = builder.clone().build().map_err(|wrong| wrong.of("load_shedders", name))?;
+            self.policy(name, same, fresh, |old: LoadShedder| Some(Box::new(move || old.reconfigure(builder))));
         }
         for (name, it) in &config.budgets {
             let same = before.budgets.get(name) == Some(it);
@@ -195,6 +203,19 @@ impl Plan {
                 (old.budget() == budget.as_ref()).then(|| Box::new(move || old.reconfigure(builder)) as InPlace)
             });
         }
+        for (name, it) in &config.hedges {
+            let same = before.hedges.get(name) == Some(it);
+            let mut builder = it.builder().clock(self.clock.clone()).observers(self.observers.clone());
+            if let Some(budget) = &it.budget {
+                let field = format!("hedges.{name}.budget");
+                builder = builder.budget(self.shelves.find::<RetryBudget>(&field, budget)?.clone());
+            }
+            let fresh =
+                config::name(name).and_then(|()| builder.clone().build()).map_err(|it| it.of("hedges", name))?;
+            self.policy(name, same, fresh, |old: Hedge| {
+                old.has_budget_of(&builder).then(|| Box::new(move || old.reconfigure(builder)) as InPlace)
+            });
+        }
         for (name, it) in &config.pipelines {
             let same = before.pipelines.get(name) == Some(it) && !self.any_replaced(it);
             let fresh = self.pipeline(name, it)?;
@@ -204,8 +225,10 @@ impl Plan {
         absent("breakers", &before.breakers, &config.breakers, gone);
         absent("limiters", &before.limiters, &config.limiters, gone);
         absent("bulkheads", &before.bulkheads, &config.bulkheads, gone);
+        absent("load_shedders", &before.load_shedders, &config.load_shedders, gone);
         absent("budgets", &before.budgets, &config.budgets, gone);
         absent("retries", &before.retries, &config.retries, gone);
+        absent("hedges", &before.hedges, &config.hedges, gone);
         absent("pipelines", &before.pipelines, &config.pipelines, gone);
         Ok(self)
     }
@@ -272,6 +295,8 @@ impl Plan {
                 Step::CircuitBreaker(name) => format!("breakers.{name}"),
                 Step::RateLimiter { name, .. } => format!("limiters.{name}"),
                 Step::Bulkhead { name, .. } => format!("bulkheads.{name}"),
+                Step::LoadShedder(name) => format!("load_shedders.{name}"),
+                Step::Hedge(name) => format!("hedges.{name}"),
             };
             self.changes.replaced.contains(&path)
         })
@@ -289,13 +314,21 @@ impl Plan {
                     builder.circuit_breaker(breaker.clone())
                 }
                 Step::RateLimiter { name, max_wait } => {
-                    let limiter = self.shelves.find::<RateLimiter>(&field("rate_limiter"), name)?.clone();
-                    builder.rate_limiter_waiting(limiter, max_wait.unwrap_or_default())
+                    let max_wait = max_wait.unwrap_or_default();
+                    match self.shelves.find_limiter(&field("rate_limiter"), name)? {
+                        AnyLimiter::Plain(limiter) => builder.rate_limiter_waiting(limiter.clone(), max_wait),
+                        AnyLimiter::Keyed(limiter) => builder.keyed_rate_limiter_waiting(limiter.clone(), max_wait),
+                    }
                 }
                 Step::Bulkhead { name, max_wait } => {
                     let bulkhead = self.shelves.find::<Bulkhead>(&field("bulkhead"), name)?.clone();
                     builder.bulkhead_waiting(bulkhead, max_wait.unwrap_or_default())
                 }
+                Step::LoadShedder(shedder) => {
+                    let shedder = self.shelves.find::<LoadShedder>(&field("load_shedder"), shedder)?;
+                    builder.load_shedder(shedder.clone())
+                }
+                Step::Hedge(hedge) => builder.hedge(self.shelves.find::<Hedge>(&field("hedge"), hedge)?.clone()),
             };
         }
         builder.build().map_err(|wrong| wrong.of("pipelines", name))

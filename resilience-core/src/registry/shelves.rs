@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use crate::bulkhead::Bulkhead;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::config::{self, ConfigError};
+use crate::hedge::Hedge;
+use crate::load_shedder::LoadShedder;
 use crate::pipeline::Pipeline;
 use crate::rate_limiter::{KeyedRateLimiter, RateLimiter};
 use crate::retry::{Retry, RetryBudget};
@@ -18,8 +20,10 @@ pub struct Shelves {
     pub(super) limiters: Shelf<RateLimiter>,
     pub(super) keyed_limiters: Shelf<KeyedRateLimiter<String>>,
     pub(super) bulkheads: Shelf<Bulkhead>,
+    pub(super) load_shedders: Shelf<LoadShedder>,
     pub(super) budgets: Shelf<RetryBudget>,
     pub(super) retries: Shelf<Retry>,
+    pub(super) hedges: Shelf<Hedge>,
     pub(super) pipelines: Shelf<Pipeline>,
 }
 
@@ -76,8 +80,10 @@ registered! {
     RateLimiter => limiters, "limiters", |it| Some(it.name()), keyed_limiters is "a keyed limiter";
     KeyedRateLimiter<String> => keyed_limiters, "limiters", |it| Some(it.name()), limiters is "a limiter without keys";
     Bulkhead => bulkheads, "bulkheads", |it| Some(it.name());
+    LoadShedder => load_shedders, "load_shedders", |it| Some(it.name());
     RetryBudget => budgets, "budgets", |_| None;
     Retry => retries, "retries", |_| None;
+    Hedge => hedges, "hedges", |_| None;
     Pipeline => pipelines, "pipelines", |it| Some(it.name());
 }
 
@@ -88,8 +94,10 @@ impl Shelves {
             + self.limiters.len()
             + self.keyed_limiters.len()
             + self.bulkheads.len()
+            + self.load_shedders.len()
             + self.budgets.len()
             + self.retries.len()
+            + self.hedges.len()
             + self.pipelines.len()
     }
 
@@ -99,15 +107,30 @@ impl Shelves {
     /// A [`ConfigError`] about `field` that says which names there are.
     pub(super) fn find<P: Registered>(&self, field: &str, name: &str) -> Result<&P, ConfigError> {
         let policies = P::shelf(self);
-        policies.get(name).ok_or_else(|| {
-            let kind = P::KIND;
-            let allowed = match P::taken_by_another_kind(self, name) {
-                Some(other) => format!("one of the {kind}; this one is {other}"),
-                None if policies.is_empty() => format!("one of the {kind}, of which there are none"),
-                None => format!("one of the {kind}: {}", listed(policies.keys())),
-            };
-            ConfigError::new(field, config::quoted(name), allowed)
+        policies.get(name).ok_or_else(|| match P::taken_by_another_kind(self, name) {
+            Some(other) => {
+                let allowed = format!("one of the {}; this one is {other}", P::KIND);
+                ConfigError::new(field, config::quoted(name), allowed)
+            }
+            None => unknown(field, name, P::KIND, policies.keys().collect()),
         })
+    }
+
+    /// The limiter of that name, with keys or without.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] about `field` that says which names there are.
+    #[cfg(feature = "serde")]
+    pub(super) fn find_limiter(&self, field: &str, name: &str) -> Result<AnyLimiter<'_>, ConfigError> {
+        match (self.limiters.get(name), self.keyed_limiters.get(name)) {
+            (Some(limiter), _) => Ok(AnyLimiter::Plain(limiter)),
+            (None, Some(limiter)) => Ok(AnyLimiter::Keyed(limiter)),
+            (None, None) => {
+                let mut names: Vec<_> = self.limiters.keys().chain(self.keyed_limiters.keys()).collect();
+                names.sort_unstable();
+                Err(unknown(field, name, <RateLimiter as sealed::Registered>::KIND, names))
+            }
+        }
     }
 
     /// Refuses a name that the other kind of limiter has.
@@ -129,10 +152,21 @@ impl Shelves {
     }
 }
 
-/// The first of them, for messages.
-fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+/// A limiter that a step can name.
+#[cfg(feature = "serde")]
+pub(super) enum AnyLimiter<'a> {
+    Plain(&'a RateLimiter),
+    Keyed(&'a KeyedRateLimiter<String>),
+}
+
+/// The error about a name that nothing of its kind has; lists the first of `names`, which there are.
+fn unknown(field: &str, name: &str, kind: &str, names: Vec<&String>) -> ConfigError {
     let more = names.len().saturating_sub(10);
-    let listed: Vec<_> = names.take(10).map(String::as_str).collect();
-    let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    listed.join(", ") + &and_more
+    let listed: Vec<_> = names.into_iter().take(10).map(String::as_str).collect();
+    let allowed = match (listed.is_empty(), more) {
+        (true, _) => format!("one of the {kind}, of which there are none"),
+        (_, 0) => format!("one of the {kind}: {}", listed.join(", ")),
+        _ => format!("one of the {kind}: {} and {more} more", listed.join(", ")),
+    };
+    ConfigError::new(field, config::quoted(name), allowed)
 }

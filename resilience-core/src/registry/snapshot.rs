@@ -7,6 +7,8 @@ use crate::bulkhead::{Bulkhead, BulkheadStatistics};
 use crate::circuit_breaker::{BreakerStatistics, CircuitBreaker};
 use crate::class::{Category, Severity};
 use crate::clock::Instant;
+use crate::hedge::{Hedge, HedgeStatistics};
+use crate::load_shedder::{LoadShedder, LoadShedderStatistics};
 use crate::rate_limiter::{KeyedRateLimiter, KeyedStatistics, LimiterStatistics, RateLimiter};
 use crate::retry::{RetryBudget, RetryBudgetStatistics};
 
@@ -47,10 +49,14 @@ pub struct RegistrySnapshot {
     pub keyed_limiters: BTreeMap<String, KeyedStatistics>,
     /// The bulkheads.
     pub bulkheads: BTreeMap<String, BulkheadStatistics>,
+    /// The load shedders.
+    pub load_shedders: BTreeMap<String, LoadShedderStatistics>,
     /// The retry budgets.
     pub budgets: BTreeMap<String, RetryBudgetStatistics>,
     /// The retries.
     pub retries: BTreeMap<String, RetrySettings>,
+    /// The hedges.
+    pub hedges: BTreeMap<String, HedgeStatistics>,
     /// The pipelines, which have no figures of their own.
     pub pipelines: BTreeSet<String>,
     /// The errors handled.
@@ -66,11 +72,13 @@ impl RegistrySnapshot {
             limiters: figures(&shelves.limiters, RateLimiter::statistics),
             keyed_limiters: figures(&shelves.keyed_limiters, KeyedRateLimiter::statistics),
             bulkheads: figures(&shelves.bulkheads, Bulkhead::statistics),
+            load_shedders: figures(&shelves.load_shedders, LoadShedder::statistics),
             budgets: figures(&shelves.budgets, |it| it.statistics(now)),
             retries: figures(&shelves.retries, |it| RetrySettings {
                 max_attempts: it.max_attempts(),
                 budget: it.budget().and_then(budget_name),
             }),
+            hedges: figures(&shelves.hedges, Hedge::statistics),
             pipelines: shelves.pipelines.keys().cloned().collect(),
             errors,
         }
