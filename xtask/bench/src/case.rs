@@ -54,7 +54,7 @@ impl Prepared {
         assert!(good == calls, "{}: {good} of {calls} calls ended as they should", self.case.id());
     }
 
-    /// As [`run`](Self::run), in a function that a profiler can tell from the set-up.
+    /// As [`run`](Self::run), in a function whose entry a profiler can be told to notice.
     #[inline(never)]
     pub fn counted_run(&self, calls: u64) {
         std::hint::black_box((self.run)(calls));

@@ -57,8 +57,8 @@ fn keys() -> Vec<Curve> {
     let mut curves = vec![Curve {
         who: ours::WHO,
         make: |count| {
-            let limiter = ours::keyed::<u64>(u32::MAX);
-            (0..count).for_each(|key| limiter.try_acquire(&key, 1_000).expect("plenty"));
+            let limiter = ours::keyed::<u64>(1 << 20);
+            (0..count).for_each(|key| limiter.try_acquire(&key, 1).expect("plenty"));
             Box::new(move |calls| {
                 let mut next = scattered(count);
                 repeat(calls, || black_box(&limiter).try_acquire(&next(), 1).is_ok())

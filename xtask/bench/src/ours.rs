@@ -18,6 +18,10 @@ const NEVER: Duration = Duration::from_secs(1_000_000);
 /// Permits are plenty and come back at once: nothing is refused.
 const PLENTY: (u32, Duration, u32) = (1_000_000_000, Duration::from_secs(1), 1_000_000);
 
+/// Permits that a key can save up where one comes back each second: more than are ever asked for, so that nothing is
+/// refused, and no key that was used once looks like one never seen, as it would if all its permits were back.
+pub(crate) const SAVED_UP: u32 = 300_000_000;
+
 /// The operation of every call that succeeds. Errors are what most programs have.
 #[inline]
 #[allow(clippy::unnecessary_wraps, reason = "the operations of all policies can fail")]
@@ -56,8 +60,7 @@ pub(crate) fn plenty() -> RateLimiter {
 }
 
 pub(crate) fn keyed<K: std::hash::Hash + Eq>(max_keys: u32) -> KeyedRateLimiter<K> {
-    let (permits, period, burst) = PLENTY;
-    let builder = KeyedRateLimiter::builder("keyed").rate(permits, period).burst(burst).max_keys(max_keys);
+    let builder = KeyedRateLimiter::builder("keyed").rate(1, Duration::from_secs(1)).burst(SAVED_UP).max_keys(max_keys);
     builder.build().expect("valid settings")
 }
 
@@ -164,6 +167,23 @@ pub(crate) fn cases() -> Vec<Case> {
                 })
             })
         }),
+        Case {
+            row: "keyed_text",
+            who: "resilience-core, permits back before a key returns",
+            package: None,
+            make: || {
+                let (permits, period, burst) = PLENTY;
+                let limiter = KeyedRateLimiter::<String>::builder("keyed").rate(permits, period).burst(burst);
+                let (limiter, names) = (limiter.build().unwrap(), names());
+                Box::new(move |calls| {
+                    let mut key = 0;
+                    repeat(calls, || {
+                        key = if key == 999 { 0 } else { key + 1 };
+                        black_box(&limiter).try_acquire(names[key].as_str(), 1).is_ok()
+                    })
+                })
+            },
+        },
         ours("retry_async", || {
             let retry = Retry::default();
             Box::new(move |calls| {

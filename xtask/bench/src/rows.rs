@@ -99,7 +99,7 @@ pub const ROWS: &[Row] = &[
     Row {
         id: "keyed_number",
         title: "limiter by key, 1 000 numbers",
-        work: "one permit of one of 1 000 `u64` keys in turn is granted",
+        work: "one permit of one of 1 000 `u64` keys in turn is granted: one comes back a second, many are saved up",
         shared: true,
         no_allocations: true,
         targets: &[target(1, "governor", 0.9)],

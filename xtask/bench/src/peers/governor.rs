@@ -7,7 +7,7 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::case::{Case, repeat};
-use crate::ours::names;
+use crate::ours::{SAVED_UP, names};
 
 fn plenty() -> Quota {
     let burst = NonZeroU32::new(1_000_000).expect("more than zero");
@@ -19,7 +19,8 @@ pub(crate) fn direct() -> DefaultDirectRateLimiter {
 }
 
 pub(crate) fn keyed<K: std::hash::Hash + Eq + Clone>() -> DefaultKeyedRateLimiter<K> {
-    RateLimiter::keyed(plenty())
+    let burst = NonZeroU32::new(SAVED_UP).expect("more than zero");
+    RateLimiter::keyed(Quota::per_second(NonZeroU32::MIN).allow_burst(burst))
 }
 
 pub(crate) fn cases() -> Vec<Case> {
