@@ -5,6 +5,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
@@ -36,6 +37,8 @@ pub struct Prepared {
     /// What it is.
     pub case: Case,
     run: Run,
+    calls: AtomicU64,
+    wrong: AtomicU64,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -45,13 +48,19 @@ impl std::fmt::Debug for Prepared {
 }
 
 impl Prepared {
-    /// Makes `calls` calls.
-    ///
-    /// # Panics
-    /// When one didn't end as it should: it worked before, so the figure would be of something else.
+    /// Makes `calls` calls, and remembers those that didn't end as they should.
     pub fn run(&self, calls: u64) {
         let good = (self.run)(calls);
-        assert!(good == calls, "{}: {good} of {calls} calls ended as they should", self.case.id());
+        // Relaxed: counters, read when all threads are done.
+        self.calls.fetch_add(calls, Ordering::Relaxed);
+        self.wrong.fetch_add(calls.saturating_sub(good), Ordering::Relaxed);
+    }
+
+    /// What it did wrong since it was set up: its figures are of something else then, at least in part.
+    pub fn wrong(&self) -> Option<Failed> {
+        let (wrong, calls) = (self.wrong.load(Ordering::Relaxed), self.calls.load(Ordering::Relaxed));
+        let reason = format!("{wrong} of {calls} calls didn't end as they should");
+        (wrong > 0).then(|| Failed { id: self.case.id(), reason })
     }
 
     /// As [`run`](Self::run), in a function whose entry a profiler can be told to notice.
@@ -83,7 +92,7 @@ pub fn prepare(case: Case) -> Result<Prepared, Failed> {
         (run, good)
     }));
     match tried {
-        Ok((run, TRIED)) => Ok(Prepared { case, run }),
+        Ok((run, TRIED)) => Ok(Prepared { case, run, calls: AtomicU64::new(0), wrong: AtomicU64::new(0) }),
         Ok((_, good)) => Err(failed(format!("only {good} of {TRIED} calls ended as they should"))),
         Err(panic) => Err(failed(format!("panicked: {}", words(&*panic)))),
     }

@@ -205,7 +205,7 @@ fn by_threads(plan: Plan, quick: bool, mut progress: impl FnMut(&str)) -> Vec<Pl
         cases().into_iter().filter(chosen).filter_map(|case| prepare(case).ok()).collect()
     };
     let plots = [
-        ("threads_breaker", "one breaker, closed, success", of("breaker_closed", &[ours::WHO, "recloser", "failsafe"])),
+        ("threads_breaker", "one breaker, closed, success", of("breaker_closed", &[ours::WHO, "recloser"])),
         ("threads_limiter", "one limiter, allowed", of("limiter_allowed", &[ours::WHO, "governor", "ratelimit"])),
         ("threads_keyed", "one limiter by key, 1 000 numbers", of("keyed_number", &[ours::WHO, "governor"])),
         (

@@ -96,7 +96,7 @@ fn prepared(cases: Vec<Case>) -> (Vec<Prepared>, Vec<Failed>) {
 fn time(quick: bool) -> Times {
     let all = cases();
     let described = all.iter().map(Described::from).collect();
-    let (good, failed) = prepared(all);
+    let (good, mut failed) = prepared(all);
     let mut times = BTreeMap::new();
     let said = |threads: usize, rounds: u32| {
         move |round: u32| {
@@ -108,11 +108,12 @@ fn time(quick: bool) -> Times {
     let alone = if quick { plan(5, 200) } else { plan(150, 2_000) };
     times.insert(1, timing::alone(&good, alone, said(1, alone.rounds)));
     let shared = |case: &Prepared| rows::ROWS.iter().any(|row| row.id == case.case.row && row.shared);
-    let shared: Vec<Prepared> = good.into_iter().filter(shared).collect();
-    for (count, full) in [(2, plan(150, 2_000)), (4, plan(8, 60_000))] {
+    let (shared, others): (Vec<Prepared>, Vec<Prepared>) = good.into_iter().partition(shared);
+    for (count, full) in [(2, plan(600, 2_000)), (4, plan(8, 60_000))] {
         let plan = if quick { plan(5, 300) } else { full };
         times.insert(count, threads::together(&shared, count, plan, said(count, plan.rounds)));
     }
+    failed.extend(shared.iter().chain(&others).filter_map(Prepared::wrong));
     Times { rows: rows::ROWS, cases: described, nanos: times, failed }
 }
 

@@ -51,10 +51,19 @@ pub const ROWS: &[Row] = &[
     Row {
         id: "breaker_closed",
         title: "breaker, closed, success",
-        work: "one blocking call that succeeds; the window is the last 100 calls where the peer has one, else failures in a row",
+        work: "one blocking call that succeeds and is counted in a window of the last 100 calls",
         shared: true,
         no_allocations: true,
         targets: &[target(1, "recloser", 1.0), target(2, "recloser", 0.6)],
+    },
+    Row {
+        id: "breaker_in_a_row",
+        title: "breaker, closed, success, no window",
+        work: "one blocking call that succeeds; 5 failures in a row would open it (`circuit_breaker`: 5 failures ever, \
+               `circuitbreaker-rs`: or half of all calls)",
+        shared: true,
+        no_allocations: true,
+        targets: &[],
     },
     Row {
         id: "breaker_closed_async",
@@ -83,7 +92,7 @@ pub const ROWS: &[Row] = &[
     Row {
         id: "limiter_allowed",
         title: "limiter, allowed",
-        work: "one permit is asked for and granted: one comes back each nanosecond, burst of a million",
+        work: "one permit is asked for and granted: one comes back each nanosecond, 4 s of them are saved up",
         shared: true,
         no_allocations: true,
         targets: &[target(1, "governor", 1.0), target(2, "governor", 1.0)],

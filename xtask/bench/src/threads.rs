@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Prepared;
-use crate::timing::{Plan, Timed, calls_within, thread_time};
+use crate::timing::{Plan, Timed, thread_time};
 
 /// Part of the slice during which every thread must have been on a processor, together with the others.
 const TOGETHER: f64 = 0.9;
+
+/// Slices that count after which a case needs no more.
+const WANTED: usize = 40;
 
 /// One thread's part of a slice.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,9 @@ pub fn together(
     for round in 0..plan.rounds {
         progress(round);
         for ((case, calls), slices) in cases.iter().zip(&lengths).zip(&mut slices) {
+            if slices.len() >= WANTED {
+                continue;
+            }
             let parts = run(case, threads, *calls);
             if enough || were_together(&parts) {
                 slices.push(nanos(&parts) / (*calls * threads as u64) as f64);
@@ -46,11 +52,21 @@ pub fn together(
 
 /// How many calls of each thread take about `slice` when all are at it.
 fn calibrated(case: &Prepared, threads: usize, slice: Duration) -> u64 {
-    let alone = calls_within(case, slice / 8);
-    let took = nanos(&run(case, threads, alone)) / 1e9;
-    let scale = (slice.as_secs_f64() / took.max(1e-9)).clamp(0.02, 8.0);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count far below 2^63")]
-    return ((alone as f64 * scale) as u64).max(16);
+    // From few calls upwards: a peer that sleeps while others hold its lock takes thousands of times as long as alone.
+    let mut calls = 16;
+    loop {
+        let took = nanos(&run(case, threads, calls)) / 1e9;
+        let scale = slice.as_secs_f64() / took.max(1e-9);
+        if scale <= 8.0 || calls >= 1 << 24 {
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a positive count far below 2^63"
+            )]
+            return ((calls as f64 * scale.min(8.0)) as u64).max(16);
+        }
+        calls *= 4;
+    }
 }
 
 /// Runs `threads` threads of `calls` calls each, which begin together.

@@ -10,7 +10,7 @@ use crate::ours::{HOUR, failure, success};
 pub(crate) fn cases() -> Vec<Case> {
     let peer = |row, make| Case { row, who: "circuit_breaker", package: Some("circuit_breaker"), make };
     vec![
-        peer("breaker_closed", || {
+        peer("breaker_in_a_row", || {
             let breaker = CircuitBreaker::new(5, HOUR);
             Box::new(move |calls| repeat(calls, || black_box(&breaker).execute(success).is_ok_and(|value| value == 1)))
         }),

@@ -15,7 +15,7 @@ pub(crate) fn breaker() -> CircuitBreaker<DefaultPolicy, io::Error> {
 pub(crate) fn cases() -> Vec<Case> {
     let peer = |row, make| Case { row, who: "circuitbreaker-rs", package: Some("circuitbreaker-rs"), make };
     vec![
-        peer("breaker_closed", || {
+        peer("breaker_in_a_row", || {
             let breaker = breaker();
             Box::new(move |calls| repeat(calls, || black_box(&breaker).call(success).is_ok_and(|value| value == 1)))
         }),

@@ -15,7 +15,7 @@ pub(crate) fn in_a_row() -> impl CircuitBreaker + Send + Sync + 'static {
 pub(crate) fn cases() -> Vec<Case> {
     let peer = |row, make| Case { row, who: "failsafe", package: Some("failsafe"), make };
     vec![
-        peer("breaker_closed", || {
+        peer("breaker_in_a_row", || {
             let breaker = in_a_row();
             Box::new(move |calls| repeat(calls, || black_box(&breaker).call(success).is_ok_and(|value| value == 1)))
         }),

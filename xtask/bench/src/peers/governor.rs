@@ -7,10 +7,10 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::case::{Case, repeat};
-use crate::ours::{SAVED_UP, names};
+use crate::ours::{BURST, SAVED_UP, names};
 
 fn plenty() -> Quota {
-    let burst = NonZeroU32::new(1_000_000).expect("more than zero");
+    let burst = NonZeroU32::new(BURST).expect("more than zero");
     Quota::with_period(Duration::from_nanos(1)).expect("more than zero").allow_burst(burst)
 }
 

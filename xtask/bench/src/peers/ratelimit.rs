@@ -6,9 +6,10 @@ use std::time::Duration;
 use ratelimit::{Ratelimiter, StdClock};
 
 use crate::case::{Case, repeat};
+use crate::ours::BURST;
 
 pub(crate) fn plenty() -> Ratelimiter<StdClock> {
-    Ratelimiter::builder(1_000_000_000).max_tokens(1_000_000).initial_available(1_000_000).build().expect("valid settings")
+    Ratelimiter::builder(1_000_000_000).max_tokens(BURST.into()).initial_available(BURST.into()).build().expect("valid settings")
 }
 
 pub(crate) fn cases() -> Vec<Case> {

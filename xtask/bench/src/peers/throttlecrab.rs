@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use throttlecrab::{AdaptiveStore, RateLimiter};
 
 use crate::case::{Case, repeat};
-use crate::ours::{SAVED_UP, names};
+use crate::ours::{BURST, SAVED_UP, names};
 
 pub(crate) fn limiter() -> Mutex<RateLimiter<AdaptiveStore>> {
     Mutex::new(RateLimiter::new(AdaptiveStore::with_capacity(1_000)))
@@ -25,7 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         peer("limiter_allowed", || {
             let limiter = limiter();
-            Box::new(move |calls| repeat(calls, || ask(black_box(&limiter), "one", 1_000_000, 1_000_000_000, 1)))
+            Box::new(move |calls| repeat(calls, || ask(black_box(&limiter), "one", BURST.into(), 1_000_000_000, 1)))
         }),
         peer("limiter_denied", || {
             let limiter = limiter();

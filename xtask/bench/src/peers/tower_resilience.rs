@@ -12,7 +12,7 @@ use tower_resilience::retry::RetryLayer;
 use tower_resilience::timelimiter::TimeLimiterLayer;
 
 use crate::case::{Case, Run, ready, repeat};
-use crate::ours::{HOUR, answer, failure};
+use crate::ours::{BURST, HOUR, answer, failure};
 use crate::rows::THREE_LAYERS;
 use crate::yardsticks::runtime;
 
@@ -32,7 +32,7 @@ fn bulkhead() -> BulkheadLayer {
 }
 
 fn limiter() -> RateLimiterLayer {
-    RateLimiterLayer::burst(1_000_000_000, 1_000_000).build().expect("valid settings")
+    RateLimiterLayer::burst(1_000_000_000, BURST as usize).build().expect("valid settings")
 }
 
 fn timeout() -> TimeLimiterLayer {
