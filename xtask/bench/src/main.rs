@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (verb, out, quick) = match arguments[..] {
         [verb, "--out", out] => (verb, out, false),
-        [verb, "--out", out, "--quick"] => (verb, out, true),
+        [verb, "--out", out, "--quick"] | [verb, "--quick", "--out", out] => (verb, out, true),
         _ => return usage(),
     };
     let written = match verb {
@@ -105,11 +105,11 @@ fn time(quick: bool) -> Times {
             }
         }
     };
-    let alone = if quick { plan(5, 200) } else { plan(150, 2_000) };
+    let alone = if quick { plan(5, 200) } else { plan(100, 2_000) };
     times.insert(1, timing::alone(&good, alone, said(1, alone.rounds)));
     let shared = |case: &Prepared| rows::ROWS.iter().any(|row| row.id == case.case.row && row.shared);
     let (shared, others): (Vec<Prepared>, Vec<Prepared>) = good.into_iter().partition(shared);
-    for (count, full) in [(2, plan(600, 2_000)), (4, plan(8, 60_000))] {
+    for (count, full) in [(2, plan(250, 2_000)), (4, plan(8, 40_000))] {
         let plan = if quick { plan(5, 300) } else { full };
         times.insert(count, threads::together(&shared, count, plan, said(count, plan.rounds)));
     }

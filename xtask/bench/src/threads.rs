@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Prepared;
-use crate::timing::{Plan, Timed, thread_time};
+use crate::timing::{Plan, Timed, calls_within, thread_time};
 
 /// Part of the slice during which every thread must have been on a processor, together with the others.
 const TOGETHER: f64 = 0.9;
@@ -20,6 +20,7 @@ const WANTED: usize = 40;
 struct Part {
     began: Instant,
     ended: Instant,
+    calls: u64,
     on_processor: Duration,
 }
 
@@ -33,48 +34,30 @@ pub fn together(
     mut progress: impl FnMut(u32),
 ) -> BTreeMap<String, Timed> {
     let enough = threads > std::thread::available_parallelism().map_or(1, usize::from);
-    let lengths: Vec<u64> = cases.iter().map(|case| calibrated(case, threads, plan.slice)).collect();
+    let batches: Vec<u64> = cases.iter().map(|case| calls_within(case, plan.slice / 200)).collect();
     let mut slices: Vec<Vec<f64>> = cases.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
         progress(round);
-        for ((case, calls), slices) in cases.iter().zip(&lengths).zip(&mut slices) {
+        for ((case, batch), slices) in cases.iter().zip(&batches).zip(&mut slices) {
             if slices.len() >= WANTED {
                 continue;
             }
-            let parts = run(case, threads, *calls);
+            let parts = run(case, threads, *batch, plan.slice);
             if enough || were_together(&parts) {
-                slices.push(nanos(&parts) / (*calls * threads as u64) as f64);
+                slices.push(nanos(&parts) / parts.iter().map(|part| part.calls).sum::<u64>() as f64);
             }
         }
     }
     cases.iter().zip(slices).filter_map(|(case, slices)| Some((case.case.id(), Timed::of(slices)?))).collect()
 }
 
-/// How many calls of each thread take about `slice` when all are at it.
-fn calibrated(case: &Prepared, threads: usize, slice: Duration) -> u64 {
-    // From few calls upwards: a peer that sleeps while others hold its lock takes thousands of times as long as alone.
-    let mut calls = 16;
-    loop {
-        let took = nanos(&run(case, threads, calls)) / 1e9;
-        let scale = slice.as_secs_f64() / took.max(1e-9);
-        if scale <= 8.0 || calls >= 1 << 24 {
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a positive count far below 2^63"
-            )]
-            return ((calls as f64 * scale.min(8.0)) as u64).max(16);
-        }
-        calls *= 4;
-    }
-}
-
-/// Runs `threads` threads of `calls` calls each, which begin together.
-fn run(case: &Prepared, threads: usize, calls: u64) -> Vec<Part> {
+/// Runs `threads` threads, which begin together and call until `slice` is over. Each looks at the clock after every `batch`
+/// of calls: how long calls take that meet is not known before, and may be a thousand times as long as alone.
+fn run(case: &Prepared, threads: usize, batch: u64, slice: Duration) -> Vec<Part> {
     let waiting = AtomicUsize::new(threads);
     std::thread::scope(|scope| {
         let one = || {
-            case.run(calls / 32 + 1);
+            case.run(batch);
             waiting.fetch_sub(1, Ordering::AcqRel);
             let mut spins = 0_u32;
             while waiting.load(Ordering::Acquire) > 0 {
@@ -83,8 +66,12 @@ fn run(case: &Prepared, threads: usize, calls: u64) -> Vec<Part> {
                 if spins.is_multiple_of(1_024) { std::thread::yield_now() } else { spin_loop() }
             }
             let (began, before) = (Instant::now(), thread_time());
-            case.run(calls);
-            Part { began, on_processor: thread_time().saturating_sub(before), ended: Instant::now() }
+            let mut calls = 0;
+            while began.elapsed() < slice {
+                case.run(batch);
+                calls += batch;
+            }
+            Part { began, calls, on_processor: thread_time().saturating_sub(before), ended: Instant::now() }
         };
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         running.into_iter().map(|thread| thread.join().expect("a case that worked goes on working")).collect()
@@ -118,6 +105,7 @@ mod tests {
         let part = |from: u64, to: u64, ran: u64| Part {
             began: start + Duration::from_millis(from),
             ended: start + Duration::from_millis(to),
+            calls: 1,
             on_processor: Duration::from_millis(ran),
         };
         assert!(were_together(&[part(0, 100, 100), part(2, 99, 95)]));
