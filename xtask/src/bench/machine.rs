@@ -28,6 +28,8 @@ impl Machine {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let info = read("/proc/cpuinfo");
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        // The version; what its builder added after the dash says nothing to others.
+        let release = read("/proc/sys/kernel/osrelease");
         let said = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).current_dir(&workspace.root).args(arguments).output().ok();
             let output = output.filter(|output| output.status.success())?;
@@ -38,7 +40,7 @@ impl Machine {
         Self {
             processor: model.map_or_else(|| "unknown".into(), |(_, name)| name.trim().to_owned()),
             processors: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-            system: format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
+            system: format!("{} {}", std::env::consts::OS, release.split('-').next().unwrap_or_default().trim()),
             toolchain: said("rustc", &["--version"]).unwrap_or_else(|| "unknown".into()),
             commit: if changed { commit + "+" } else { commit },
             date: said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_else(|| "unknown".into()),
