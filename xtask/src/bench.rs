@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Copy what was measured, and what is there of the other part, into docs/benchmarks.md.
     #[arg(long, conflicts_with = "quick")]
     save: bool,
+    /// Only these libraries' own benchmarks.
+    #[arg(long, short, value_name = "CRATE", conflicts_with = "peers")]
+    package: Vec<String>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -54,6 +57,7 @@ pub(crate) struct Args {
 /// Measures; false when a step failed, a promise was broken or, if asked so, a target is not met.
 pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
     let workspace = Workspace::load(&crate::workspace::root()?)?;
+    workspace.known(&args.package)?;
     let folder = Folder::make(&workspace)?;
     if args.peers { beside_peers(args, &workspace, &folder) } else { alone(args, &workspace, &folder) }
 }
@@ -251,11 +255,10 @@ fn alone(args: &Args, workspace: &Workspace, folder: &Folder) -> Result<bool, St
     let built = RefCell::new(Built::default());
     let criterion = RefCell::new(Vec::new());
     let plots = folder.raw("growth.json");
-    let mut steps: Vec<_> = workspace
-        .members()
-        .filter(|package| has_benches(package))
-        .map(|package| own(workspace, package, args.quick, &criterion))
-        .collect();
+    let chosen =
+        |package: &&Package| has_benches(package) && (args.package.is_empty() || args.package.contains(&package.name));
+    let mut steps: Vec<_> =
+        workspace.members().filter(chosen).map(|package| own(workspace, package, args.quick, &criterion)).collect();
     steps.push(build(workspace, &built));
     steps.push(measure("how cost grows", &built, "resilience-bench", &["growth"], plots.clone(), args.quick));
     let summary = steps::run("bench", steps, &folder.logs)?;
@@ -300,7 +303,7 @@ fn own<'a>(
 ) -> Step<'a> {
     Step::new("own", format!("benchmarks of {}", package.name), move |bench| {
         let mut command = workspace.cargo();
-        command.args(["bench", "--package", &package.name, "--bench", "*"]);
+        command.args(["bench", "--package", &package.name, "--all-features", "--bench", "*"]);
         if quick {
             command.args(["--", "--quick"]);
         }
