@@ -186,7 +186,9 @@ pub(super) fn growth(growth: &Growth, plots: &str) -> String {
             plot.lines.iter().flat_map(|line| line.points.iter().map(|(size, _)| *size)).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        let head = std::iter::once(plot.y.clone()).chain(sizes.iter().map(|size| number(*size as f64))).collect();
+        let head = std::iter::once(plot.y.clone())
+            .chain(sizes.iter().map(|size| if *size < 10 { size.to_string() } else { number(*size as f64) }))
+            .collect();
         let lines = plot.lines.iter().map(|line| {
             let at = |size: &u64| line.points.iter().find(|(x, _)| x == size).map(|(_, nanos)| *nanos);
             std::iter::once(line.who.clone()).chain(sizes.iter().map(|size| or_none(at(size), number))).collect()
