@@ -22,6 +22,9 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// A database that doesn't answer within this is not reachable.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
+/// The crate of the benchmarks, a workspace of its own.
+const BENCH: &str = "xtask/bench/Cargo.toml";
+
 /// Everything a change must pass besides its tests.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -57,6 +60,12 @@ pub(crate) fn run(args: &Args) -> Result<bool, Stop> {
 fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
     let mut steps = vec![
         Step::command("fmt", "format", cargo(workspace, &["fmt", "--all", "--check"]), LIMIT),
+        Step::command(
+            "fmt",
+            "format of the benchmarks",
+            cargo(workspace, &["fmt", "--check", "--manifest-path", BENCH]),
+            LIMIT,
+        ),
         Step::new("generated", "generated files are fresh", |_| generated(workspace)),
         Step::new("places", "no file names a place on a machine", |_| places::check(workspace)),
         Step::new("links", "links in the documentation lead somewhere", |_| links::check(workspace)),
@@ -80,6 +89,10 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
     if packages.is_empty() {
         let everything = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
         steps.push(Step::command("clippy", "clippy workspace, all", cargo(workspace, &everything), LIMIT));
+        let mut benchmarks =
+            cargo(workspace, &["clippy", "--locked", "--release", "--all-targets", "--manifest-path", BENCH]);
+        benchmarks.arg("--target-dir").arg(workspace.target.join("peers")).args(["--", "-D", "warnings"]);
+        steps.push(Step::command("clippy", "clippy benchmarks", benchmarks, LIMIT));
         let mut command = cargo(workspace, &["doc", "--workspace", "--no-deps", "--all-features"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         steps.push(Step::command("doc", "documentation", command, LIMIT));

@@ -3,6 +3,7 @@
 //! Exit codes: 0 all well; 1 something was checked and found wrong; 2 the work could not be done as asked (usage, set-up);
 //! 128 + n when stopped by signal n.
 
+mod bench;
 mod ci;
 mod codegen;
 #[cfg(feature = "drill")]
@@ -31,6 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Measure what calls cost and how that grows; --peers: beside other crates, against the targets.
+    Bench(bench::Args),
     /// Check format, lints over all feature sets, docs, generated files, minimum Rust version and licences.
     Ci(ci::Args),
     /// Generate constants and reference pages from docs/catalog (--check: only say what is stale).
@@ -43,7 +46,8 @@ enum Verb {
 }
 
 /// The verbs' groups, for the list.
-const GROUPS: &[(&str, &[&str])] = &[("run", &["drill"]), ("check", &["ci", "test"]), ("generate", &["codegen"])];
+const GROUPS: &[(&str, &[&str])] =
+    &[("run", &["drill"]), ("measure", &["bench"]), ("check", &["ci", "test"]), ("generate", &["codegen"])];
 
 /// Why a workflow could not do its work (as opposed to doing it and finding something wrong).
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
             anstream::print!("{}", verbs());
             Ok(true)
         }
+        Some(Verb::Bench(args)) => bench::run(args),
         Some(Verb::Ci(args)) => ci::run(args),
         Some(Verb::Codegen(args)) => codegen::run(args),
         #[cfg(feature = "drill")]

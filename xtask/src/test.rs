@@ -1,6 +1,7 @@
 //! `cargo xtask test`: sets itself up, then runs every test there is: each library alone without and with all its
-//! features and its examples, this crate, loom models, the drill end to end, its report in a real browser, and drills
-//! with a guard broken on purpose, which must fail. Counts are taken from what ran; the last line is the sum.
+//! features and its examples, this crate, loom models, the benchmarks for a moment, the drill end to end, its report in a
+//! real browser, and drills with a guard broken on purpose, which must fail. Counts are taken from what ran; the last line
+//! is the sum.
 
 mod browser;
 mod libtest;
@@ -96,6 +97,11 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
     own.args(["test", "--no-fail-fast", "--package", "xtask"]);
     steps.push(suite("suites", "xtask", own));
     steps.extend(loom_models(workspace));
+    // Compiles the peers, two minutes on two cores: what promises no allocation is checked beside them, and they go on
+    // doing the rows' work.
+    let mut bench = workspace.cargo();
+    bench.args(["run", "--quiet", "--package", "xtask", "--", "bench", "--peers", "--quick"]);
+    steps.push(Step::command("bench", "benchmarks beside the peers, smoke run", bench, SUITE_LIMIT));
     // Before the whole drill, whose report is the one that should be left behind.
     for guard in BREAKS {
         steps.push(Step::new("broken", format!("drill notices a broken guard: {guard}"), |bench| {

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_table_has_what_the_workflows_ask_for_and_names_each_once() {
         let table = table().unwrap();
-        for name in ["chromium", "cargo-deny"] {
+        for name in ["chromium", "cargo-deny", "valgrind"] {
             Component::named(name).unwrap();
         }
         for component in &table {
@@ -215,7 +215,7 @@ mod tests {
             assert_eq!(table.iter().filter(|other| other.name == component.name).count(), 1, "{}", component.name);
         }
         let line = Component::named("postgres").unwrap_err().to_string();
-        assert_eq!(line, "no component `postgres`; components.toml has: cargo-deny, chromium");
+        assert_eq!(line, "no component `postgres`; components.toml has: cargo-deny, chromium, valgrind");
     }
 
     #[test]

@@ -41,6 +41,9 @@ fn alone_it_lists_the_verbs() {
         run
           drill     Run the guarded toolchain on real input while faults are injected, and write a report (--seed N repeats a run)
 
+        measure
+          bench     Measure what calls cost and how that grows; --peers: beside other crates, against the targets
+
         check
           ci        Check format, lints over all feature sets, docs, generated files, minimum Rust version and licences
           test      Run every test there is, with its own set-up: suites, models, drill, report in a browser
