@@ -232,7 +232,7 @@ impl RetryBuilder {
     /// use resilience_core::{Category, Class, Retry, Retryable, Stopped};
     ///
     /// let retry = Retry::builder().max_retry_after(Duration::from_secs(5)).build()?;
-    /// let busy = |_: &&str| Class::of(Category::Resource).retry_after(Duration::from_secs(60));
+    /// let busy = |_: &&str| Class::of(Category::Resource).retry_after(Duration::from_secs(10));
     /// let error = (|| Err::<(), _>("busy")).retry(&retry).classified_by(busy).call().unwrap_err();
     /// assert_eq!((error.attempts, error.stopped), (1, Some(Stopped::RetryAfterTooLong)));
     /// # Ok::<(), resilience_core::ConfigError>(())
