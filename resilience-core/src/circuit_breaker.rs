@@ -79,21 +79,61 @@ impl fmt::Debug for CircuitBreaker {
 
 impl CircuitBreaker {
     /// Starts building a breaker called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, circuit_breaker::Trip};
+    ///
+    /// let breaker = CircuitBreaker::builder("search").build()?;
+    /// assert_eq!(breaker.settings().trip, Trip::ConsecutiveFailures(5));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> CircuitBreakerBuilder {
         CircuitBreakerBuilder::new(name.into())
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// # use resilience_core::CircuitBreaker;
+    /// let breaker = CircuitBreaker::builder("search").build()?;
+    /// assert_eq!(breaker.name(), "search");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
     /// The state now. An open breaker whose time is over stays `Open` until the next call probes it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{BreakerState, CircuitBreaker, Clock, Outcome};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let breaker = CircuitBreaker::builder("search").consecutive_failures(1).clock(clock).build()?;
+    /// breaker.try_acquire()?.settle(&Outcome::TimedOut);
+    /// time.advance(Duration::from_secs(60));
+    /// assert_eq!(breaker.state(), BreakerState::Open); // nobody has asked yet
+    /// let _probe = breaker.try_acquire()?;
+    /// assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn state(&self) -> BreakerState {
         self.0.machine.state()
     }
 
     /// What it has seen, and where it stands.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, Outcome};
+    ///
+    /// let breaker = CircuitBreaker::builder("search").build()?;
+    /// for outcome in [Outcome::Success, Outcome::TimedOut, Outcome::TimedOut] {
+    ///     breaker.try_acquire()?.settle(&outcome);
+    /// }
+    /// assert_eq!(breaker.statistics().consecutive_failures, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn statistics(&self) -> BreakerStatistics {
         self.0.machine.statistics(self.0.clock.now())
     }
@@ -126,6 +166,17 @@ impl CircuitBreaker {
     ///
     /// # Errors
     /// A [`Rejection`] when the breaker does not let the call through.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, Outcome};
+    ///
+    /// let breaker = CircuitBreaker::builder("store").build()?;
+    /// let permit = breaker.try_acquire_owned()?;
+    /// let worker = std::thread::spawn(move || permit.settle(&Outcome::Success));
+    /// worker.join().unwrap();
+    /// assert_eq!(breaker.statistics().successes, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_acquire_owned(&self) -> Result<Permit<'static>, Rejection> {
         self.admit().map(|token| Permit::new(Cow::Owned(self.clone()), token))
     }
@@ -175,6 +226,17 @@ impl CircuitBreaker {
     ///
     /// # Errors
     /// The operation's own error, or a rejection.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::CircuitBreaker;
+    ///
+    /// let breaker = CircuitBreaker::builder("store").build()?;
+    /// assert_eq!(breaker.call(|| Ok::<_, io::Error>("stored")).unwrap(), "stored");
+    /// let error = breaker.call(|| Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe))).unwrap_err();
+    /// assert_eq!(error.as_operation().unwrap().kind(), io::ErrorKind::BrokenPipe); // as it was
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn call<T, E: Classify>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, Error<E>> {
         self.with_judge(ByClass).call(operation)
@@ -243,17 +305,58 @@ impl CircuitBreaker {
     }
 
     /// The same breaker with a [`Judge`](crate::pipeline::Judge) of your own.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Category, CircuitBreaker, Class, Classify, pipeline::Judge};
+    ///
+    /// struct ByStatus;
+    ///
+    /// impl Judge<u16, io::Error> for ByStatus {
+    ///     fn judge(&self, result: &io::Result<u16>) -> Option<Class> {
+    ///         match result {
+    ///             Ok(status) => (*status >= 500).then(|| Class::of(Category::Internal)),
+    ///             Err(error) => Some(error.class()),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let breaker = CircuitBreaker::builder("web").build()?;
+    /// assert_eq!(breaker.with_judge(ByStatus).call(|| Ok(503)).unwrap(), 503);
+    /// assert_eq!(breaker.statistics().failures, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub const fn with_judge<J>(&self, judge: J) -> Judged<'_, J> {
         Judged { breaker: self, judge }
     }
 
     /// Refuses every call until another state is set by hand.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, Reason};
+    ///
+    /// let breaker = CircuitBreaker::builder("search").build()?;
+    /// breaker.force_open(); // maintenance
+    /// assert_eq!(breaker.try_acquire().unwrap_err().reason, Reason::CircuitForcedOpen);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[doc(alias = "isolate")]
     pub fn force_open(&self) {
         self.set(BreakerState::ForcedOpen);
     }
 
     /// Lets every call through and judges none, until another state is set by hand.
+    ///
+    /// ```
+    /// use resilience_core::{BreakerState, CircuitBreaker, Outcome};
+    ///
+    /// let breaker = CircuitBreaker::builder("search").consecutive_failures(1).build()?;
+    /// breaker.disable();
+    /// breaker.try_acquire()?.settle(&Outcome::TimedOut);
+    /// assert_eq!(breaker.state(), BreakerState::Disabled);
+    /// assert!(breaker.try_acquire().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn disable(&self) {
         self.set(BreakerState::Disabled);
     }
@@ -281,17 +384,46 @@ impl CircuitBreaker {
 
     /// Closes the breaker, without a ramp, and forgets what it counted towards opening; calls under way from before are
     /// not judged.
+    ///
+    /// ```
+    /// use resilience_core::{BreakerState, CircuitBreaker, Outcome};
+    ///
+    /// let breaker = CircuitBreaker::builder("search").consecutive_failures(1).build()?;
+    /// breaker.try_acquire()?.settle(&Outcome::TimedOut);
+    /// assert_eq!(breaker.state(), BreakerState::Open);
+    /// breaker.reset(); // it is known to work again
+    /// assert!(breaker.try_acquire().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reset(&self) {
         self.set(BreakerState::Closed);
     }
 
     /// What it goes by.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, circuit_breaker::CloseWhen};
+    ///
+    /// let breaker = CircuitBreaker::builder("search").half_open_successes(3).build()?;
+    /// assert_eq!(breaker.settings().close_when, CloseWhen::SuccessesInARow(3));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn settings(&self) -> BreakerSettings {
         self.0.machine.settings()
     }
 
     /// A builder with the name, settings, clock and observers of this breaker: to change some of the settings by
     /// [`reconfigure`](Self::reconfigure).
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, circuit_breaker::Trip};
+    ///
+    /// let breaker = CircuitBreaker::builder("search").consecutive_failures(3).half_open_permits(2).build()?;
+    /// breaker.reconfigure(breaker.to_builder().consecutive_failures(10))?;
+    /// let settings = breaker.settings();
+    /// assert_eq!((settings.trip, settings.half_open_permits), (Trip::ConsecutiveFailures(10), 2));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn to_builder(&self) -> CircuitBreakerBuilder {
         CircuitBreakerBuilder::with_settings(Arc::clone(&self.0.name), self.settings())
             .clock(self.0.clock.clone())
@@ -303,12 +435,16 @@ impl CircuitBreaker {
     /// and seed are those it was built with.
     ///
     /// ```
-    /// use std::time::Duration;
-    /// use resilience_core::CircuitBreaker;
+    /// use resilience_core::{BreakerState, CircuitBreaker, Outcome};
     ///
-    /// let breaker = CircuitBreaker::builder("search").failure_rate(0.5, 100, 10).build()?;
-    /// breaker.reconfigure(breaker.to_builder().failure_rate(0.3, 200, 20).open_for(Duration::from_secs(5)))?;
-    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// let breaker = CircuitBreaker::builder("search").failure_rate(0.5, 100, 4).build()?;
+    /// for outcome in [Outcome::TimedOut, Outcome::Success, Outcome::Success] {
+    ///     breaker.try_acquire()?.settle(&outcome);
+    /// }
+    /// breaker.reconfigure(breaker.to_builder().failure_rate(0.25, 200, 4))?;
+    /// breaker.try_acquire()?.settle(&Outcome::Success); // the fourth call: one in four failed
+    /// assert_eq!(breaker.state(), BreakerState::Open);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -321,6 +457,15 @@ impl CircuitBreaker {
     }
 
     /// What it knows, as a value to [`restore`](Self::restore) after a restart or on another node.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, Outcome};
+    ///
+    /// let breaker = CircuitBreaker::builder("store").consecutive_failures(5).build()?;
+    /// breaker.try_acquire()?.settle(&Outcome::TimedOut);
+    /// assert_eq!(breaker.snapshot().consecutive_failures, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn snapshot(&self) -> BreakerSnapshot {
         self.0.machine.snapshot(self.0.clock.now())
     }

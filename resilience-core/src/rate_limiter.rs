@@ -36,6 +36,20 @@ use gcra::Refused;
 pub(crate) use gcra::Place;
 
 /// A limiter's figures at one moment.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Clock, RateLimiter};
+///
+/// let (clock, _time) = Clock::manual();
+/// let limiter = RateLimiter::builder("search").rate(10, Duration::from_secs(2)).burst(4).clock(clock).build()?;
+/// limiter.try_acquire(3)?;
+/// assert!(limiter.try_acquire(2).is_err());
+/// let seen = limiter.statistics();
+/// assert_eq!((seen.available, seen.used, seen.burst, seen.rejected), (1, 3, 4, 1));
+/// assert_eq!(seen.refill_per_second, 5.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -105,6 +119,14 @@ impl fmt::Debug for RateLimiter {
 
 impl RateLimiter {
     /// Starts building a limiter called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::RateLimiter;
+    ///
+    /// let limiter = RateLimiter::builder("search").build()?;
+    /// assert_eq!(limiter.statistics().burst, 10);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> RateLimiterBuilder {
         RateLimiterBuilder::new(name.into())
     }
@@ -120,6 +142,13 @@ impl RateLimiter {
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// # use resilience_core::RateLimiter;
+    /// let limiter = RateLimiter::builder("search").build()?;
+    /// assert_eq!(limiter.name(), "search");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -128,6 +157,19 @@ impl RateLimiter {
     ///
     /// # Errors
     /// A [`Rejection`] when they are not there; it says when they would be, or that they never will.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, RateLimiter, Reason};
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(1)).burst(5).clock(clock).build()?;
+    /// assert!(limiter.try_acquire(4).is_ok());
+    /// assert_eq!(limiter.try_acquire(3).unwrap_err().retry_after, Some(Duration::from_secs(2)));
+    /// let never = limiter.try_acquire(6).unwrap_err();
+    /// assert_eq!((never.reason, never.retry_after), (Reason::ExceedsBurst { requested: 6, burst: 5 }, None));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn try_acquire(&self, permits: u32) -> Result<(), Rejection> {
         let now = self.0.clock.now();
@@ -165,6 +207,21 @@ impl RateLimiter {
     ///
     /// # Errors
     /// A [`Rejection`], at once, when the wait would be longer than `max_wait`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{ManualClock, RateLimiter};
+    ///
+    /// let (time, second) = (ManualClock::auto_advancing(), Duration::from_secs(1));
+    /// let limiter = RateLimiter::builder("search").rate(1, second).burst(1).clock(time.clock()).build()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(async {
+    ///     limiter.acquire_async(1, second).await?;
+    ///     limiter.acquire_async(1, second).await
+    /// })?;
+    /// assert_eq!(time.elapsed(), second); // the second had to wait
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn acquire_async(&self, permits: u32, max_wait: Duration) -> Result<(), Rejection> {
         self.reserve(permits, deadline::bounded(&self.0.clock, max_wait))?.wait_async().await;
         Ok(())
@@ -175,6 +232,19 @@ impl RateLimiter {
     ///
     /// # Errors
     /// A [`Rejection`], at once, when they would be there only after `max_wait`, or never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, RateLimiter};
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = RateLimiter::builder("mail").rate(1, second).burst(1).clock(clock).build()?;
+    /// limiter.reserve(1, Duration::ZERO)?.used();
+    /// assert_eq!(limiter.reserve(1, second)?.ready_in(), second); // dropped, so the place is free again
+    /// assert!(limiter.reserve(1, second / 2).is_err(), "not within half a second");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reserve(&self, permits: u32, max_wait: Duration) -> Result<Reservation<'_>, Rejection> {
         self.place(permits, max_wait).map(|place| Reservation::new(self, permits, place))
     }
@@ -202,6 +272,18 @@ impl RateLimiter {
     }
 
     /// What to tell the caller in response headers: limit, remaining, reset. Takes nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, RateLimiter};
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(6)).burst(10).clock(clock).build()?;
+    /// limiter.try_acquire(4)?;
+    /// let quota = limiter.quota();
+    /// assert_eq!((quota.limit, quota.remaining, quota.reset_seconds()), (10, 6, 6));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn quota(&self) -> Quota {
         Quota::of(&self.0.name, &self.0.algorithm.figures(self.0.clock.now()))
     }
@@ -322,6 +404,15 @@ impl RateLimiter {
     }
 
     /// Its figures now. Takes nothing.
+    ///
+    /// ```
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").burst(10).clock(clock).build()?;
+    /// limiter.try_acquire(4)?;
+    /// assert_eq!(limiter.statistics().available, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn statistics(&self) -> LimiterStatistics {
         let figures = self.0.algorithm.figures(self.0.clock.now());
         LimiterStatistics {

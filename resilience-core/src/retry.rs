@@ -25,6 +25,19 @@ use crate::pipeline::Pipeline;
 use backoff::scaled;
 
 /// What a [`Retry`] decides after a failed attempt.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Backoff, Category, Class, Clock, Jitter, Retry, Stopped, retry::RetryDecision};
+///
+/// let pause = Duration::from_secs(2);
+/// let retry = Retry::builder().backoff(Backoff::fixed(pause)).jitter(Jitter::None).build()?;
+/// let now = Clock::system().now();
+/// let after = |category| retry.decide(&mut retry.start(now), &Class::of(category), now, None);
+/// assert_eq!(after(Category::Network), RetryDecision::After(pause));
+/// assert_eq!(after(Category::Validation), RetryDecision::Stop(Stopped::NotRetryable));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
     /// Try again after this pause.
@@ -34,6 +47,19 @@ pub enum RetryDecision {
 }
 
 /// The progress of one call under a [`Retry`].
+///
+/// ```
+/// use resilience_core::{Category, Class, Clock, Retry, retry::RetryDecision};
+///
+/// let (retry, now) = (Retry::builder().max_attempts(3).build()?, Clock::system().now());
+/// let (mut one, mut other) = (retry.start(now), retry.start(now)); // two calls, each with its own count
+/// let class = Class::of(Category::Network);
+/// assert!(matches!(retry.decide(&mut one, &class, now, None), RetryDecision::After(_)));
+/// assert!(matches!(retry.decide(&mut one, &class, now, None), RetryDecision::After(_)));
+/// assert!(matches!(retry.decide(&mut one, &class, now, None), RetryDecision::Stop(_)));
+/// assert!(matches!(retry.decide(&mut other, &class, now, None), RetryDecision::After(_)));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct RetryProgress {
     started: Instant,
@@ -111,6 +137,23 @@ struct Limits {
 }
 
 /// Builds a [`Retry`].
+///
+/// ```
+/// use std::{io, time::Duration};
+/// use resilience_core::{Backoff, Jitter, ManualClock, Retry, Retryable};
+///
+/// let time = ManualClock::auto_advancing();
+/// let retry = Retry::builder()
+///     .max_attempts(4)
+///     .backoff(Backoff::exponential(Duration::from_secs(1), 2.0, Duration::from_secs(60)))
+///     .jitter(Jitter::None)
+///     .clock(time.clock())
+///     .build()?;
+/// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+/// assert_eq!(failing.retry(&retry).call().unwrap_err().attempts, 4);
+/// assert_eq!(time.elapsed(), Duration::from_secs(1 + 2 + 4));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct RetryBuilder {
     limits: Limits,
@@ -144,6 +187,16 @@ impl Default for RetryBuilder {
 
 impl RetryBuilder {
     /// How often the operation may be tried in all, the first time included. From 1; default 3.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use resilience_core::{ManualClock, Retry, Retryable};
+    ///
+    /// let retry = Retry::builder().max_attempts(5).clock(ManualClock::auto_advancing().clock()).build()?;
+    /// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// assert_eq!(failing.retry(&retry).call().unwrap_err().attempts, 5);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn max_attempts(mut self, attempts: u32) -> Self {
         self.limits.max_attempts = attempts;
@@ -151,6 +204,20 @@ impl RetryBuilder {
     }
 
     /// No attempt starts later than this after the first. More than 0, at most 10 years; default: no limit.
+    ///
+    /// ```
+    /// # use std::{io, time::Duration};
+    /// use resilience_core::{Backoff, Jitter, ManualClock, Retry, Retryable, Stopped};
+    ///
+    /// let pauses = Backoff::fixed(Duration::from_millis(400));
+    /// let builder = Retry::builder().max_attempts(100).backoff(pauses).jitter(Jitter::None);
+    /// let time = ManualClock::auto_advancing();
+    /// let retry = builder.max_elapsed(Duration::from_secs(1)).clock(time.clock()).build()?;
+    /// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// let error = failing.retry(&retry).call().unwrap_err();
+    /// assert_eq!((error.attempts, error.stopped), (3, Some(Stopped::ElapsedExceeded))); // at 0, 0.4 and 0.8 s
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn max_elapsed(mut self, limit: Duration) -> Self {
         self.limits.max_elapsed = Some(limit);
@@ -159,6 +226,17 @@ impl RetryBuilder {
 
     /// The longest pause accepted from the dependency's own `Retry-After` or a policy's refusal; when it asks for
     /// more, the call ends. 0 to 10 years; default 30 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use resilience_core::{Category, Class, Retry, Retryable, Stopped};
+    ///
+    /// let retry = Retry::builder().max_retry_after(Duration::from_secs(5)).build()?;
+    /// let busy = |_: &&str| Class::of(Category::Resource).retry_after(Duration::from_secs(10));
+    /// let error = (|| Err::<(), _>("busy")).retry(&retry).classified_by(busy).call().unwrap_err();
+    /// assert_eq!((error.attempts, error.stopped), (1, Some(Stopped::RetryAfterTooLong)));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn max_retry_after(mut self, limit: Duration) -> Self {
         self.limits.max_retry_after = limit;
@@ -188,6 +266,19 @@ impl RetryBuilder {
 
     /// How the pauses grow. The first pause at most the cap, the cap at most 10 years, a base 1 to 1000; default
     /// exponential from 100 ms by 2 to 30 s.
+    ///
+    /// ```
+    /// # use std::{io, time::Duration};
+    /// use resilience_core::{Backoff, Jitter, ManualClock, Retry, Retryable};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let retry = Retry::builder().backoff(Backoff::fixed(Duration::from_secs(5))).jitter(Jitter::None);
+    /// let retry = retry.clock(time.clock()).build()?;
+    /// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// assert!(failing.retry(&retry).call().is_err());
+    /// assert_eq!(time.elapsed(), Duration::from_secs(5 + 5)); // between three attempts
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.limits.backoff = backoff;
@@ -196,6 +287,19 @@ impl RetryBuilder {
 
     /// How the pauses are spread. A ratio 0 to 1; default ±20 %. A pause the dependency asked for is never cut short.
     /// See [`retry_after_jitter`](Self::retry_after_jitter) for those.
+    ///
+    /// ```
+    /// # use std::{io, time::Duration};
+    /// use resilience_core::{Backoff, Jitter, ManualClock, Retry, Retryable};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let builder = Retry::builder().max_attempts(2).backoff(Backoff::fixed(Duration::from_secs(10)));
+    /// let retry = builder.jitter(Jitter::Equal).clock(time.clock()).build()?;
+    /// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// assert!(failing.retry(&retry).call().is_err());
+    /// assert!((Duration::from_secs(5)..=Duration::from_secs(10)).contains(&time.elapsed()));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
         self.limits.jitter = jitter;
@@ -203,6 +307,18 @@ impl RetryBuilder {
     }
 
     /// What all calls together may retry. Default: no limit.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use resilience_core::{Retry, RetryBudget, Retryable, Stopped};
+    ///
+    /// let none_left = RetryBudget::builder().ratio(0.0).min_per_second(0.0).build()?;
+    /// let retry = Retry::builder().budget(none_left).build()?;
+    /// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// let error = failing.retry(&retry).call().unwrap_err();
+    /// assert_eq!((error.attempts, error.stopped), (1, Some(Stopped::BudgetSpent)));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         self.budget = Some(budget);
@@ -211,6 +327,18 @@ impl RetryBuilder {
 
     /// Where calls without a pipeline take the time from and how they wait; a pipeline brings its own clock. Default:
     /// the system's clock.
+    ///
+    /// ```
+    /// # use std::{io, time::Duration};
+    /// use resilience_core::{Backoff, ManualClock, Retry, Retryable};
+    ///
+    /// let time = ManualClock::auto_advancing(); // a test need not wait
+    /// let retry = Retry::builder().backoff(Backoff::fixed(Duration::from_secs(3600))).clock(time.clock()).build()?;
+    /// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// assert!(failing.retry(&retry).call().is_err());
+    /// assert!(time.elapsed() > Duration::from_secs(3600));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -218,6 +346,25 @@ impl RetryBuilder {
     }
 
     /// Who hears of calls without a pipeline, under the pipeline name `retry`. Default: nobody.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+    /// use resilience_core::{Event, ManualClock, Observers, Retry, Retryable};
+    ///
+    /// let retries = Arc::new(AtomicU32::new(0));
+    /// let count = Arc::clone(&retries);
+    /// let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
+    ///     if let Event::RetryScheduled { pipeline: "retry", .. } = event {
+    ///         count.fetch_add(1, Ordering::Relaxed);
+    ///     }
+    /// }));
+    /// let retry = Retry::builder().observers(observers).clock(ManualClock::auto_advancing().clock()).build()?;
+    /// let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    /// assert!(failing.retry(&retry).call().is_err());
+    /// assert_eq!(retries.load(Ordering::Relaxed), 2); // of three attempts
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;
@@ -225,6 +372,21 @@ impl RetryBuilder {
     }
 
     /// Makes the jitter repeatable: for tests and simulations.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use resilience_core::{ConfigError, ManualClock, Retry, Retryable};
+    ///
+    /// let paused = || {
+    ///     let time = ManualClock::auto_advancing();
+    ///     let retry = Retry::builder().seed(7).clock(time.clock()).build()?;
+    ///     let failing = || Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    ///     assert!(failing.retry(&retry).call().is_err());
+    ///     Ok::<_, ConfigError>(time.elapsed())
+    /// };
+    /// assert_eq!(paused()?, paused()?);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -235,6 +397,12 @@ impl RetryBuilder {
     ///
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used.
+    ///
+    /// ```
+    /// # use resilience_core::Retry;
+    /// let error = Retry::builder().max_attempts(0).build().unwrap_err();
+    /// assert_eq!(error.field, "retry.max_attempts");
+    /// ```
     pub fn build(self) -> Result<Retry, ConfigError> {
         self.limits.check()?;
         Ok(Retry::from_valid(self))
@@ -266,6 +434,15 @@ impl Limits {
 
 impl Retry {
     /// Starts building one from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::Retry;
+    ///
+    /// let retry = Retry::builder().build()?;
+    /// assert_eq!(retry.max_attempts(), Retry::default().max_attempts());
+    /// assert!(retry.budget().is_none());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder() -> RetryBuilder {
         RetryBuilder::default()
     }
@@ -294,11 +471,27 @@ impl Retry {
     }
 
     /// How often the operation may be tried in all.
+    ///
+    /// ```
+    /// # use resilience_core::Retry;
+    /// let retry = Retry::builder().max_attempts(7).build()?;
+    /// assert_eq!(retry.max_attempts(), 7);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn max_attempts(&self) -> u32 {
         self.shared.limits.load().max_attempts
     }
 
     /// What all calls together may retry, if there is a limit.
+    ///
+    /// ```
+    /// use resilience_core::{Retry, RetryBudget};
+    ///
+    /// let shared = RetryBudget::default();
+    /// let retry = Retry::builder().budget(shared.clone()).build()?;
+    /// assert_eq!(retry.budget(), Some(&shared)); // the same one, not an equal one
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn budget(&self) -> Option<&RetryBudget> {
         self.shared.budget.as_ref()
     }
@@ -336,6 +529,17 @@ impl Retry {
     }
 
     /// Begins a call at `now`, which counts for the budget.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, Retry, RetryBudget};
+    ///
+    /// let budget = RetryBudget::default();
+    /// let retry = Retry::builder().budget(budget.clone()).build()?;
+    /// let now = Clock::system().now();
+    /// let _progress = retry.start(now);
+    /// assert_eq!(budget.statistics(now).calls, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn start(&self, now: Instant) -> RetryProgress {
         if let Some(budget) = self.budget() {

@@ -10,6 +10,18 @@ use crate::pipeline::Judge;
 
 /// A breaker together with who says what results mean: made by [`CircuitBreaker::classified_by`],
 /// [`CircuitBreaker::judged_by`] and [`CircuitBreaker::with_judge`].
+///
+/// ```
+/// use resilience_core::{Category, CircuitBreaker, Class};
+///
+/// let breaker = CircuitBreaker::builder("legacy").build()?;
+/// let legacy = breaker.classified_by(|_: &String| Class::of(Category::Internal));
+/// for code in ["E1", "E2"] {
+///     assert!(legacy.call(|| Err::<(), _>(code.to_owned())).is_err());
+/// }
+/// assert_eq!(breaker.statistics().failures, 2);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Judged<'b, J> {
     pub(super) breaker: &'b CircuitBreaker,
@@ -27,6 +39,19 @@ impl<J> Judged<'_, J> {
     ///
     /// # Errors
     /// The operation's own error, or a rejection.
+    ///
+    /// ```
+    /// use resilience_core::{Category, CircuitBreaker, Class};
+    ///
+    /// let breaker = CircuitBreaker::builder("lookup").build()?;
+    /// let found = breaker.judged_by(|answer: &Result<Option<u32>, String>| match answer {
+    ///     Ok(Some(_)) => None,
+    ///     Ok(None) | Err(_) => Some(Class::of(Category::Internal)),
+    /// });
+    /// assert_eq!(found.call(|| Ok(None)), Ok(None));
+    /// assert_eq!(breaker.statistics().failures, 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[inline]
     pub fn call<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, Error<E>>
     where
@@ -42,6 +67,18 @@ impl<J> Judged<'_, J> {
     ///
     /// # Errors
     /// The operation's own error, or a rejection.
+    ///
+    /// ```
+    /// use resilience_core::{Category, CircuitBreaker, Class};
+    ///
+    /// let breaker = CircuitBreaker::builder("legacy").build()?;
+    /// let legacy = breaker.classified_by(|_: &String| Class::of(Category::Internal));
+    /// let call = legacy.call_async(async { Err::<(), _>("E1".to_owned()) });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert!(runtime.block_on(call).is_err());
+    /// assert_eq!(breaker.statistics().failures, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn call_async<T, E>(&self, operation: impl Future<Output = Result<T, E>>) -> Result<T, Error<E>>
     where
         J: Judge<T, E>,

@@ -37,6 +37,19 @@ impl Token {
 
 /// The right to make one call, given by [`CircuitBreaker::try_acquire`], or by
 /// [`try_acquire_owned`](CircuitBreaker::try_acquire_owned) as one that holds a handle of its breaker.
+///
+/// ```
+/// use resilience_core::{CircuitBreaker, Outcome};
+///
+/// let breaker = CircuitBreaker::builder("store").build()?;
+/// let permit = breaker.try_acquire()?;
+/// permit.settle(&Outcome::Success);
+/// let given_up = breaker.try_acquire()?;
+/// drop(given_up); // cancelled: that says nothing of the store
+/// let statistics = breaker.statistics();
+/// assert_eq!((statistics.successes, statistics.ignored), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit<'a> {
     breaker: Cow<'a, CircuitBreaker>,
@@ -60,6 +73,16 @@ impl<'a> Permit<'a> {
     }
 
     /// Tells the breaker how the call ended.
+    ///
+    /// ```
+    /// use resilience_core::{Category, CircuitBreaker, Class, Outcome};
+    ///
+    /// let breaker = CircuitBreaker::builder("store").build()?;
+    /// let outage = Class::of(Category::Network);
+    /// breaker.try_acquire()?.settle(&Outcome::Failure(outage));
+    /// assert_eq!(breaker.statistics().failures, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn settle(mut self, outcome: &Outcome) {
         if let Some(token) = self.token.take() {

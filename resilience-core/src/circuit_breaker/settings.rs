@@ -11,6 +11,16 @@ use crate::window::{Counts, Window};
 const MAX_WINDOW_CALLS: u32 = 1_000_000;
 
 /// When a closed breaker opens.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{CircuitBreaker, circuit_breaker::Trip};
+///
+/// let trip = Trip::FailureRateOfTime { span: Duration::from_secs(10), rate: 0.5, minimum_calls: 20 };
+/// let breaker = CircuitBreaker::builder("search").failure_rate_over(0.5, Duration::from_secs(10), 20).build()?;
+/// assert_eq!(breaker.settings().trip, trip);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Trip {
@@ -37,6 +47,17 @@ pub enum Trip {
 }
 
 /// Also opens when too many calls of the window are slow, whatever their result.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{CircuitBreaker, circuit_breaker::SlowCalls};
+///
+/// let longer_than = Duration::from_secs(2);
+/// let breaker = CircuitBreaker::builder("search").failure_rate(0.5, 100, 10);
+/// let breaker = breaker.slow_call_rate(0.8, longer_than).build()?;
+/// assert_eq!(breaker.settings().slow_calls, Some(SlowCalls { longer_than, rate: 0.8 }));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlowCalls {
     /// From when on a call is slow.
@@ -46,6 +67,14 @@ pub struct SlowCalls {
 }
 
 /// When a half-open breaker closes.
+///
+/// ```
+/// use resilience_core::{CircuitBreaker, circuit_breaker::CloseWhen};
+///
+/// let breaker = CircuitBreaker::builder("search").half_open_rate(0.2, 10).build()?;
+/// assert_eq!(breaker.settings().close_when, CloseWhen::FailureRateBelow { rate: 0.2, calls: 10 });
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum CloseWhen {
@@ -61,6 +90,16 @@ pub enum CloseWhen {
 }
 
 /// What a breaker goes by: read with [`CircuitBreaker::settings`](super::CircuitBreaker::settings), written with a [`CircuitBreakerBuilder`](super::CircuitBreakerBuilder).
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Backoff, CircuitBreaker};
+///
+/// let settings = CircuitBreaker::builder("search").build()?.settings(); // the defaults
+/// assert_eq!(settings.open_for, Backoff::fixed(Duration::from_secs(60)));
+/// assert_eq!((settings.half_open_permits, settings.half_open_timeout, settings.ramp_up), (1, None, None));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct BreakerSettings {

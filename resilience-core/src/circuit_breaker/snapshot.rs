@@ -13,6 +13,17 @@ use crate::window::Counts;
 const MAX_CALLS: u64 = 1 << 39;
 
 /// The sums of a breaker's window.
+///
+/// ```
+/// use resilience_core::{CircuitBreaker, Outcome, circuit_breaker::WindowCounts};
+///
+/// let breaker = CircuitBreaker::builder("search").failure_rate(0.5, 100, 10).build()?;
+/// for outcome in [Outcome::Success, Outcome::TimedOut, Outcome::Success] {
+///     breaker.try_acquire()?.settle(&outcome);
+/// }
+/// assert_eq!(breaker.snapshot().window, WindowCounts { calls: 3, failures: 1, slow: 0 });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WindowCounts {
@@ -52,6 +63,19 @@ impl From<WindowCounts> for Counts {
 }
 
 /// What a breaker knows at one moment, made by [`CircuitBreaker::snapshot`](super::CircuitBreaker::snapshot).
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{BreakerState, CircuitBreaker, Clock, Outcome};
+///
+/// let (clock, time) = Clock::manual();
+/// let breaker = CircuitBreaker::builder("store").consecutive_failures(1).clock(clock).build()?;
+/// breaker.try_acquire()?.settle(&Outcome::TimedOut);
+/// time.advance(Duration::from_secs(20));
+/// let snapshot = breaker.snapshot();
+/// assert_eq!((snapshot.state, snapshot.open_left), (BreakerState::Open, Some(Duration::from_secs(40))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

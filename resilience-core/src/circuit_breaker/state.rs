@@ -4,6 +4,15 @@ use std::fmt;
 use std::time::Duration;
 
 /// What a breaker lets through.
+///
+/// ```
+/// use resilience_core::{BreakerState, CircuitBreaker};
+///
+/// let breaker = CircuitBreaker::builder("search").build()?;
+/// let healthy = matches!(breaker.state(), BreakerState::Closed | BreakerState::Disabled | BreakerState::MetricsOnly);
+/// assert!(healthy);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -25,6 +34,12 @@ pub enum BreakerState {
 
 impl BreakerState {
     /// The name used in metrics, logs and audit records.
+    ///
+    /// ```
+    /// # use resilience_core::BreakerState;
+    /// assert_eq!(BreakerState::HalfOpen.as_str(), "half_open");
+    /// assert_eq!(BreakerState::HalfOpen.to_string(), "half_open");
+    /// ```
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -44,6 +59,19 @@ impl fmt::Display for BreakerState {
 }
 
 /// What a breaker has seen since it was made, and where it stands. `calls` is always the sum of its parts.
+///
+/// ```
+/// use resilience_core::{CircuitBreaker, Outcome};
+///
+/// let breaker = CircuitBreaker::builder("search").consecutive_failures(1).build()?;
+/// for outcome in [Outcome::Success, Outcome::Cancelled, Outcome::TimedOut] {
+///     breaker.try_acquire()?.settle(&outcome);
+/// }
+/// assert!(breaker.try_acquire().is_err());
+/// let seen = breaker.statistics();
+/// assert_eq!((seen.calls, seen.successes, seen.failures, seen.ignored, seen.rejected), (3, 1, 1, 1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -15,6 +15,23 @@ pub(super) const DEFAULT_RATE: (u32, Duration) = (100, Duration::from_secs(60));
 pub(super) const DEFAULT_BURST: u32 = 10;
 
 /// Builds a [`RateLimiter`].
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Clock, RateLimiter};
+///
+/// let (clock, time) = Clock::manual();
+/// let limiter = RateLimiter::builder("search")
+///     .rate(10, Duration::from_secs(1))
+///     .burst(20)
+///     .start_with(5)
+///     .clock(clock)
+///     .build()?;
+/// limiter.try_acquire(5)?;
+/// time.advance(Duration::from_secs(60));
+/// assert_eq!(limiter.statistics().available, 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct RateLimiterBuilder {
     pub(super) name: Arc<str>,
@@ -40,6 +57,16 @@ impl RateLimiterBuilder {
     }
 
     /// How many permits (from 1) come back per `period` (more than 0, at most 10 years); default 100 per 60 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(4, Duration::from_secs(1)).burst(1).clock(clock).build()?;
+    /// limiter.try_acquire(1)?;
+    /// assert_eq!(limiter.try_acquire(1).unwrap_err().retry_after, Some(Duration::from_millis(250)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn rate(mut self, permits: u32, period: Duration) -> Self {
         self.rate = Some((permits, period));
@@ -47,6 +74,15 @@ impl RateLimiterBuilder {
     }
 
     /// How many permits can be saved up and used at once. From 1, to as many as come back within 10 years; default 10.
+    ///
+    /// ```
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").burst(3).clock(clock).build()?;
+    /// assert!(limiter.try_acquire(3).is_ok());
+    /// assert!(limiter.try_acquire(1).is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn burst(mut self, burst: u32) -> Self {
         self.burst = Some(burst);
@@ -102,6 +138,19 @@ impl RateLimiterBuilder {
     }
 
     /// Where it takes the time from. Default: the system's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{ManualClock, RateLimiter};
+    ///
+    /// let time = ManualClock::new();
+    /// let hour = Duration::from_secs(3600);
+    /// let limiter = RateLimiter::builder("search").rate(1, hour).burst(1).clock(time.clock()).build()?;
+    /// limiter.try_acquire(1)?;
+    /// time.advance(hour); // a test need not wait for it
+    /// assert!(limiter.try_acquire(1).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -109,6 +158,23 @@ impl RateLimiterBuilder {
     }
 
     /// Who hears of its refusals. Default: nobody.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use resilience_core::{Event, Observers, RateLimiter};
+    ///
+    /// let seen = Arc::new(Mutex::new(Vec::new()));
+    /// let refusals = Arc::clone(&seen);
+    /// let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
+    ///     if let Event::Rejected { rejection, .. } = event {
+    ///         refusals.lock().unwrap().push(rejection.policy.to_string());
+    ///     }
+    /// }));
+    /// let limiter = RateLimiter::builder("search").start_with(0).observers(observers).build()?;
+    /// assert!(limiter.try_acquire(10).is_err());
+    /// assert_eq!(*seen.lock().unwrap(), ["search"]);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;
@@ -143,6 +209,12 @@ impl RateLimiterBuilder {
     ///
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used.
+    ///
+    /// ```
+    /// # use resilience_core::RateLimiter;
+    /// let error = RateLimiter::builder("search").burst(0).build().unwrap_err();
+    /// assert_eq!(error.field, "search.burst");
+    /// ```
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         let (limit, start_with) = self.checked()?;
         let algorithm = Algorithm::new(limit, start_with, self.clock.now());

@@ -29,6 +29,20 @@ use builder::Checked;
 use shards::{KeyRefused, Shards, until};
 
 /// A keyed limiter's figures at one moment.
+///
+/// ```
+/// use resilience_core::{Clock, KeyedRateLimiter};
+///
+/// let (clock, _time) = Clock::manual();
+/// let limiter = KeyedRateLimiter::<String>::builder("per_tenant").burst(2).max_keys(2).clock(clock).build()?;
+/// limiter.try_acquire("blue", 2)?;
+/// limiter.try_acquire("green", 1)?;
+/// assert!(limiter.try_acquire("blue", 1).is_err(), "no permits");
+/// assert!(limiter.try_acquire("red", 1).is_err(), "no room");
+/// let seen = limiter.statistics();
+/// assert_eq!((seen.keys, seen.max_keys, seen.rejected, seen.rejected_keys), (2, 2, 2, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -113,6 +127,14 @@ impl<K, S> fmt::Debug for KeyedRateLimiter<K, S> {
 
 impl<K> KeyedRateLimiter<K> {
     /// Starts building a limiter called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::KeyedRateLimiter;
+    ///
+    /// let per_user = KeyedRateLimiter::<u64>::builder("per_user").build()?;
+    /// assert_eq!(per_user.quota(&7).limit, 10);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> KeyedRateLimiterBuilder<K> {
         KeyedRateLimiterBuilder::new(name.into())
     }
@@ -125,6 +147,13 @@ impl<K, S> KeyedRateLimiter<K, S> {
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// # use resilience_core::KeyedRateLimiter;
+    /// let limiter = KeyedRateLimiter::<u64>::builder("per_user").build()?;
+    /// assert_eq!(limiter.name(), "per_user");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -134,6 +163,16 @@ impl<K, S> KeyedRateLimiter<K, S> {
     }
 
     /// Its figures now. Takes nothing.
+    ///
+    /// ```
+    /// # use resilience_core::{Clock, KeyedRateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = KeyedRateLimiter::<u64>::builder("per_user").clock(clock).build()?;
+    /// limiter.try_acquire(&7, 1)?;
+    /// limiter.try_acquire(&8, 1)?;
+    /// assert_eq!(limiter.statistics().keys, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn statistics(&self) -> KeyedStatistics {
         let (shared, rate) = (&*self.0, self.0.shards.rate());
         KeyedStatistics {
@@ -155,6 +194,21 @@ impl<K, S> KeyedRateLimiter<K, S> {
     ///
     /// # Errors
     /// A [`ConfigError`] names the value that cannot be used; the rate stays as it was.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, KeyedRateLimiter};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = KeyedRateLimiter::<u64>::builder("per_user").rate(1, second).burst(4).clock(clock).build()?;
+    /// limiter.try_acquire(&7, 4)?;
+    /// limiter.set_rate(2, second)?;
+    /// assert_eq!(limiter.quota(&7).remaining, 0); // nothing is handed out
+    /// time.advance(second);
+    /// assert_eq!(limiter.quota(&7).remaining, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_rate(&self, permits: u32, period: Duration) -> Result<(), ConfigError> {
         let nanos_per_permit = Rate::new(&self.0.name, permits, period, 1)?.nanos_per_permit();
         self.0.shards.change(self.0.clock.now(), |old, start_with| {
@@ -167,6 +221,20 @@ impl<K, S> KeyedRateLimiter<K, S> {
     ///
     /// # Errors
     /// A [`ConfigError`] names the value that cannot be used; the burst stays as it was.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, KeyedRateLimiter};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = KeyedRateLimiter::<u64>::builder("per_user").rate(1, second).burst(4).clock(clock).build()?;
+    /// limiter.set_burst(100)?;
+    /// assert_eq!(limiter.quota(&7).remaining, 4);
+    /// time.advance(Duration::from_secs(60));
+    /// assert_eq!(limiter.quota(&7).remaining, 64);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
         self.0.shards.change(self.0.clock.now(), |old, start_with| {
             config::in_range(&self.0.name, "burst", burst, &start_with.unwrap_or(1).max(1), &u32::MAX)?;
@@ -211,6 +279,19 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
     /// # Errors
     /// A [`Rejection`] when they are not there, which says when they would be, or that they never will; or when the
     /// key is new and there is no room for it, which says when asking again may help.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, KeyedRateLimiter};
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let limiter = KeyedRateLimiter::<String>::builder("per_tenant").rate(1, Duration::from_secs(1)).burst(2);
+    /// let limiter = limiter.clock(clock).build()?;
+    /// assert!(limiter.try_acquire("blue", 2).is_ok());
+    /// assert_eq!(limiter.try_acquire("blue", 1).unwrap_err().retry_after, Some(Duration::from_secs(1)));
+    /// assert!(limiter.try_acquire("green", 1).is_ok());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn try_acquire<Q>(&self, key: &Q, permits: u32) -> Result<(), Rejection>
     where
         K: Borrow<Q>,
@@ -252,6 +333,24 @@ impl<K: Hash + Eq, S: BuildHasher> KeyedRateLimiter<K, S> {
     ///
     /// # Errors
     /// A [`Rejection`], at once, when the wait would be longer than `max_wait`, or there is no room for a new key.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{KeyedRateLimiter, ManualClock};
+    ///
+    /// let (time, second) = (ManualClock::auto_advancing(), Duration::from_secs(1));
+    /// let limiter = KeyedRateLimiter::<u64>::builder("per_user").rate(1, second).burst(1);
+    /// let limiter = limiter.clock(time.clock()).build()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(async {
+    ///     limiter.acquire_async(&7, 1, second).await?;
+    ///     limiter.acquire_async(&8, 1, second).await?;
+    ///     assert_eq!(time.elapsed(), Duration::ZERO); // keys do not wait for each other
+    ///     limiter.acquire_async(&7, 1, second).await
+    /// })?;
+    /// assert_eq!(time.elapsed(), second);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn acquire_async<Q>(&self, key: &Q, permits: u32, max_wait: Duration) -> Result<(), Rejection>
     where
         K: Borrow<Q>,
@@ -402,6 +501,20 @@ impl<K, S> Shared<K, S> {
 }
 
 /// A key of a keyed limiter: whose permits a [`Reservation`] holds.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{KeyedRateLimiter, rate_limiter::{OfKey, Reservation}};
+///
+/// struct Job<'a> {
+///     place: Reservation<'a, OfKey<'a, String, str>>,
+/// }
+///
+/// let limiter = KeyedRateLimiter::<String>::builder("per_tenant").build()?;
+/// let job = Job { place: limiter.reserve("blue", 2, Duration::ZERO)? };
+/// assert_eq!(job.place.permits(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct OfKey<'a, K, Q: ?Sized, S = RandomState> {
     limiter: &'a KeyedRateLimiter<K, S>,
     key: &'a Q,

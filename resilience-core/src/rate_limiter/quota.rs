@@ -103,18 +103,47 @@ impl Quota {
     }
 
     /// The value of the `RateLimit-Policy` field: quota and window in seconds (at least 1).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::RateLimiter;
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(6)).burst(10).build()?;
+    /// assert_eq!(limiter.quota().policy_field().to_string(), r#""search";q=10;w=60"#);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn policy_field(&self) -> impl fmt::Display + '_ {
         let window = delay_seconds(self.window).max(1);
         Field { policy: &self.policy, first: ('q', u64::from(self.limit)), second: ('w', window) }
     }
 
     /// The value of the `RateLimit` field: what remains, and for how many seconds that is all.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(6)).burst(10).clock(clock).build()?;
+    /// limiter.try_acquire(3)?;
+    /// assert_eq!(limiter.quota().limit_field().to_string(), r#""search";r=7;t=6"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn limit_field(&self) -> impl fmt::Display + '_ {
         let reset = delay_seconds(self.reset);
         Field { policy: &self.policy, first: ('r', u64::from(self.remaining)), second: ('t', reset) }
     }
 
     /// Seconds until there is one permit more, rounded up; 0 when all are there.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_millis(1_200)).clock(clock).build()?;
+    /// assert_eq!(limiter.quota().reset_seconds(), 0);
+    /// limiter.try_acquire(1)?;
+    /// assert_eq!(limiter.quota().reset_seconds(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn reset_seconds(&self) -> u64 {
         delay_seconds(self.reset)
     }
@@ -159,6 +188,18 @@ impl Quota {
 
     /// The value of `Retry-After` in seconds, when nothing remains. For a request that was refused although something
     /// does, take the [`retry_after`](crate::Rejection::retry_after) of its refusal.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(6)).burst(2).clock(clock).build()?;
+    /// limiter.try_acquire(1)?;
+    /// assert_eq!(limiter.quota().retry_after(), None);
+    /// limiter.try_acquire(1)?;
+    /// assert_eq!(limiter.quota().retry_after(), Some(6));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn retry_after(&self) -> Option<u64> {
         (self.remaining == 0).then(|| delay_seconds(self.reset))
     }

@@ -85,26 +85,81 @@ impl<L: Limits> Reservation<'_, L> {
 
     /// From when on its permits may be used, on the limiter's clock. Who uses them earlier breaks the limit, and who
     /// uses them later may meet the one behind.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// let (clock, _time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = RateLimiter::builder("mail").rate(1, second).burst(1).clock(clock.clone()).build()?;
+    /// limiter.try_acquire(1)?;
+    /// assert_eq!(limiter.reserve(1, second)?.ready_at(), clock.now() + second);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ready_at(&self) -> Instant {
         self.ready_at
     }
 
     /// How long until then; zero when they may be used now.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// let (clock, time) = Clock::manual();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = RateLimiter::builder("mail").rate(1, second).burst(1).clock(clock).build()?;
+    /// limiter.try_acquire(1)?;
+    /// let reservation = limiter.reserve(1, second)?;
+    /// time.advance(second / 4);
+    /// assert_eq!(reservation.ready_in(), second * 3 / 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ready_in(&self) -> Duration {
         self.ready_at.saturating_duration_since(self.limits.clock().now())
     }
 
     /// How many permits it holds.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::RateLimiter;
+    /// let limiter = RateLimiter::builder("mail").burst(5).build()?;
+    /// assert_eq!(limiter.reserve(3, Duration::ZERO)?.permits(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn permits(&self) -> u32 {
         self.permits
     }
 
     /// The permits are used: they come back with time only.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, RateLimiter};
+    /// # let (clock, _time) = Clock::manual();
+    /// let limiter = RateLimiter::builder("mail").burst(5).clock(clock).build()?;
+    /// drop(limiter.reserve(2, Duration::ZERO)?); // given up
+    /// assert_eq!(limiter.statistics().available, 5);
+    /// limiter.reserve(2, Duration::ZERO)?.used();
+    /// assert_eq!(limiter.statistics().available, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn used(mut self) {
         self.place = None;
     }
 
     /// Blocks the thread until the permits may be used, which they then are.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{ManualClock, RateLimiter};
+    /// let (time, second) = (ManualClock::auto_advancing(), Duration::from_secs(1));
+    /// let limiter = RateLimiter::builder("mail").rate(1, second).burst(1).clock(time.clock()).build()?;
+    /// limiter.try_acquire(1)?;
+    /// limiter.reserve(1, second)?.wait();
+    /// assert_eq!(time.elapsed(), second);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait(self) {
         let wait = self.ready_in();
         if !wait.is_zero() {
@@ -114,6 +169,18 @@ impl<L: Limits> Reservation<'_, L> {
     }
 
     /// Waits until the permits may be used, which they then are. Dropping the future gives them up.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{ManualClock, RateLimiter};
+    /// let (time, second) = (ManualClock::auto_advancing(), Duration::from_secs(1));
+    /// let limiter = RateLimiter::builder("mail").rate(1, second).burst(1).clock(time.clock()).build()?;
+    /// limiter.try_acquire(1)?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(limiter.reserve(1, second)?.wait_async());
+    /// assert_eq!(time.elapsed(), second);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn wait_async(self) {
         let clock = self.limits.clock();
         if self.ready_at > clock.now() {

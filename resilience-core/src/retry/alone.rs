@@ -37,6 +37,16 @@ use crate::pipeline::{ByClass, ByError, ByResult, CallFuture, CallOptions, Judge
 /// ```
 pub trait Retryable: Sized {
     /// This operation, tried again as `retry` says. Nothing runs before `.call()` or `.await`.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use resilience_core::{ManualClock, Retry, Retryable};
+    ///
+    /// # let retry = Retry::builder().clock(ManualClock::auto_advancing().clock()).build().unwrap();
+    /// let mut answers = [Err(io::Error::from(io::ErrorKind::TimedOut)), Ok("stored")].into_iter();
+    /// let stored = (|| answers.next().unwrap()).retry(&retry).call();
+    /// assert_eq!(stored.unwrap(), "stored"); // at the second attempt
+    /// ```
     fn retry(self, retry: &Retry) -> Retrying<'_, Self>;
 }
 
@@ -47,6 +57,18 @@ impl<F: FnMut() -> R, R> Retryable for F {
 }
 
 /// An operation and its retry: made by [`Retryable::retry`].
+///
+/// ```
+/// use resilience_core::{Retry, Retryable};
+///
+/// let (retry, mut runs) = (Retry::default(), 0);
+/// let counting = || {
+///     runs += 1;
+///     Ok::<_, std::io::Error>(runs)
+/// };
+/// let retrying = counting.retry(&retry); // nothing has run yet
+/// assert_eq!(retrying.call().unwrap(), 1);
+/// ```
 #[must_use = "nothing runs before `.call()` or `.await`"]
 #[derive(Clone, Copy)]
 pub struct Retrying<'r, F, J = ByClass> {
@@ -63,6 +85,18 @@ impl<F, J: fmt::Debug> fmt::Debug for Retrying<'_, F, J> {
 
 impl<'r, F, J> Retrying<'r, F, J> {
     /// The same for errors that do not implement [`Classify`](crate::Classify): `classify` says what they mean.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, ManualClock, Retry, Retryable};
+    ///
+    /// let retry = Retry::builder().clock(ManualClock::auto_advancing().clock()).build()?;
+    /// let class = |error: &&str| Class::of(if *error == "busy" { Category::Resource } else { Category::Validation });
+    /// for (error, attempts) in [("busy", 3), ("no such user", 1)] {
+    ///     let failed = (|| Err::<(), _>(error)).retry(&retry).classified_by(class).call().unwrap_err();
+    ///     assert_eq!(failed.attempts, attempts);
+    /// }
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn classified_by<E, C: Fn(&E) -> Class>(self, classify: C) -> Retrying<'r, F, ByError<C>> {
         Retrying { retry: self.retry, operation: self.operation, judge: ByError(classify) }
     }
@@ -93,6 +127,15 @@ impl<'r, F, J> Retrying<'r, F, J> {
     ///
     /// # Errors
     /// The operation's own last error, with the number of attempts made and why there was no further one.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Retry, Retryable, Stopped};
+    ///
+    /// let missing = || Err::<(), _>(io::Error::from(io::ErrorKind::NotFound));
+    /// let error = missing.retry(&Retry::default()).call().unwrap_err();
+    /// assert_eq!((error.attempts, error.stopped), (1, Some(Stopped::NotRetryable)));
+    /// ```
     pub fn call<T, E>(self) -> Result<T, Error<E>>
     where
         F: FnMut() -> Result<T, E>,
@@ -120,6 +163,16 @@ where
 
 pin_project! {
     /// An async call under way: made by awaiting a [`Retrying`], on any executor. Dropping it cancels the call.
+    ///
+    /// ```
+    /// use resilience_core::{Retry, Retryable, retry::RetryFuture};
+    ///
+    /// let retry = Retry::default();
+    /// let greet = || async { Ok::<_, std::io::Error>("hello") };
+    /// let call: RetryFuture<'_, _, _, _> = greet.retry(&retry).into_future();
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// assert_eq!(runtime.block_on(call).unwrap(), "hello");
+    /// ```
     #[must_use = "futures do nothing unless awaited"]
     pub struct RetryFuture<'r, F, Fut, J> {
         #[pin]

@@ -6,6 +6,18 @@ use std::time::Duration;
 use crate::config::{self, ConfigError};
 
 /// How the pause grows from attempt to attempt, before jitter. Attempts count from 1.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::Backoff;
+///
+/// let (initial, cap) = (Duration::from_secs(1), Duration::from_secs(6));
+/// let seconds = |backoff: Backoff| [1, 2, 3, 4, 5].map(|attempt| backoff.delay(attempt).as_secs());
+/// assert_eq!(seconds(Backoff::Fixed { delay: initial }), [1, 1, 1, 1, 1]);
+/// assert_eq!(seconds(Backoff::Linear { initial, cap }), [1, 2, 3, 4, 5]);
+/// assert_eq!(seconds(Backoff::Exponential { initial, base: 2.0, cap }), [1, 2, 4, 6, 6]);
+/// assert_eq!(seconds(Backoff::Fibonacci { initial, cap }), [1, 1, 2, 3, 5]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Backoff {
@@ -41,11 +53,26 @@ pub enum Backoff {
 
 impl Backoff {
     /// A pause that is always `delay`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::Backoff;
+    /// let second = Duration::from_secs(1);
+    /// let backoff = Backoff::fixed(second);
+    /// assert_eq!((backoff.delay(1), backoff.delay(9)), (second, second));
+    /// ```
     pub const fn fixed(delay: Duration) -> Self {
         Self::Fixed { delay }
     }
 
     /// A pause that grows by `base` from `initial` to `cap`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::Backoff;
+    /// let backoff = Backoff::exponential(Duration::from_secs(1), 3.0, Duration::from_secs(10));
+    /// assert_eq!([1, 2, 3, 4].map(|attempt| backoff.delay(attempt).as_secs()), [1, 3, 9, 10]);
+    /// ```
     pub const fn exponential(initial: Duration, base: f64, cap: Duration) -> Self {
         Self::Exponential { initial, base, cap }
     }
@@ -89,6 +116,14 @@ impl Backoff {
     }
 
     /// The longest pause this can yield.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::Backoff;
+    /// let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    /// assert_eq!(Backoff::exponential(second, 2.0, minute).cap(), minute);
+    /// assert_eq!(Backoff::fixed(second).cap(), second);
+    /// ```
     pub const fn cap(&self) -> Duration {
         match *self {
             Self::Fixed { delay } => delay,
@@ -126,6 +161,28 @@ impl Backoff {
 ///
 /// Full, equal and decorrelated jitter are those of "Exponential Backoff And Jitter" (M. Brooker, AWS Architecture
 /// Blog, 2015).
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Backoff, Category, Class, Clock, Jitter, Retry, retry::RetryDecision};
+///
+/// let ten = Duration::from_secs(10);
+/// let pauses = Backoff::Exponential { initial: ten, base: 1.0, cap: ten * 10 };
+/// let spreads = [
+///     (Jitter::None, ten, ten),
+///     (Jitter::Ratio(0.5), ten / 2, ten * 3 / 2),
+///     (Jitter::Full, Duration::ZERO, ten),
+///     (Jitter::Equal, ten / 2, ten),
+///     (Jitter::Decorrelated, ten, ten * 3),
+/// ];
+/// for (jitter, shortest, longest) in spreads {
+///     let retry = Retry::builder().backoff(pauses).jitter(jitter).build()?;
+///     let now = Clock::system().now();
+///     let decision = retry.decide(&mut retry.start(now), &Class::of(Category::Network), now, None);
+///     assert!(matches!(decision, RetryDecision::After(pause) if shortest <= pause && pause <= longest));
+/// }
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Jitter {

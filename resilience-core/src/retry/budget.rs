@@ -27,6 +27,20 @@ thread_local! {
 }
 
 /// A budget's figures at one moment.
+///
+/// ```
+/// use resilience_core::{Category, Class, Clock, Retry, RetryBudget};
+///
+/// let budget = RetryBudget::builder().ratio(0.0).min_per_second(0.1).build()?; // one in 10 s
+/// let retry = Retry::builder().budget(budget.clone()).build()?;
+/// let (clock, _time) = Clock::manual();
+/// for _ in 0..3 {
+///     retry.decide(&mut retry.start(clock.now()), &Class::of(Category::Network), clock.now(), None);
+/// }
+/// let seen = budget.statistics(clock.now());
+/// assert_eq!((seen.calls, seen.granted, seen.refused, seen.available), (3, 1, 2, 0));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -111,6 +125,15 @@ struct Shared {
 pub struct RetryBudget(Arc<Shared>);
 
 /// Builds a [`RetryBudget`].
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Clock, RetryBudget};
+///
+/// let budget = RetryBudget::builder().ratio(0.1).min_per_second(2.0).window(Duration::from_secs(5)).build()?;
+/// assert_eq!(budget.statistics(Clock::system().now()).available, 10); // the floor of one window
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryBudgetBuilder {
     ratio: f64,
@@ -120,6 +143,18 @@ pub struct RetryBudgetBuilder {
 
 impl RetryBudgetBuilder {
     /// Retries per call: 0.2 allows one more attempt for every five calls. 0 to 1000; default 0.2.
+    ///
+    /// ```
+    /// # use resilience_core::{Clock, Retry, RetryBudget};
+    /// let budget = RetryBudget::builder().ratio(0.5).min_per_second(0.0).build()?;
+    /// let retry = Retry::builder().budget(budget.clone()).build()?;
+    /// let now = Clock::system().now();
+    /// for _ in 0..4 {
+    ///     retry.start(now);
+    /// }
+    /// assert_eq!(budget.statistics(now).available, 2); // half as many as calls
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
@@ -127,6 +162,13 @@ impl RetryBudgetBuilder {
     }
 
     /// Retries per second that are allowed however few calls there are. 0 to 1 000 000; default 10.
+    ///
+    /// ```
+    /// # use resilience_core::{Clock, RetryBudget};
+    /// let budget = RetryBudget::builder().min_per_second(3.0).build()?;
+    /// assert_eq!(budget.statistics(Clock::system().now()).available, 30); // of a window of 10 s, without any call
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn min_per_second(mut self, retries: f64) -> Self {
         self.min_per_second = retries;
@@ -134,6 +176,19 @@ impl RetryBudgetBuilder {
     }
 
     /// How long a call counts; what the floor grants within it may be used at once. 1 s to 60 s; default 10 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilience_core::{Clock, Retry, RetryBudget};
+    /// let budget = RetryBudget::builder().window(Duration::from_secs(1)).build()?;
+    /// let retry = Retry::builder().budget(budget.clone()).build()?;
+    /// let (clock, time) = Clock::manual();
+    /// retry.start(clock.now());
+    /// assert_eq!(budget.statistics(clock.now()).calls, 1);
+    /// time.advance(Duration::from_secs(2));
+    /// assert_eq!(budget.statistics(clock.now()).calls, 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn window(mut self, window: Duration) -> Self {
         self.window = window;
@@ -144,6 +199,12 @@ impl RetryBudgetBuilder {
     ///
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used.
+    ///
+    /// ```
+    /// # use resilience_core::RetryBudget;
+    /// let error = RetryBudget::builder().ratio(-1.0).build().unwrap_err();
+    /// assert_eq!(error.field, "retry_budget.ratio");
+    /// ```
     pub fn build(self) -> Result<RetryBudget, ConfigError> {
         self.check()?;
         Ok(RetryBudget::from_valid(self))
@@ -176,6 +237,14 @@ impl Default for RetryBudgetBuilder {
 
 impl RetryBudget {
     /// Starts building one from the defaults.
+    ///
+    /// ```
+    /// # use resilience_core::{Clock, RetryBudget};
+    /// let (as_built, default) = (RetryBudget::builder().build()?, RetryBudget::default());
+    /// let now = Clock::system().now();
+    /// assert_eq!(as_built.statistics(now), default.statistics(now));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub const fn builder() -> RetryBudgetBuilder {
         RetryBudgetBuilder { ratio: 0.2, min_per_second: 10.0, window: Duration::from_secs(10) }
     }
@@ -270,6 +339,17 @@ impl RetryBudget {
     }
 
     /// How the budget stands at `now`, a time of the clock its users go by.
+    ///
+    /// ```
+    /// # use resilience_core::{Clock, Retry, RetryBudget};
+    /// let budget = RetryBudget::builder().ratio(1.0).min_per_second(0.0).build()?;
+    /// let retry = Retry::builder().budget(budget.clone()).build()?;
+    /// let now = Clock::system().now();
+    /// retry.start(now);
+    /// let seen = budget.statistics(now);
+    /// assert_eq!((seen.calls, seen.retries, seen.available), (1, 0, 1));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn statistics(&self, now: Instant) -> RetryBudgetStatistics {
         let ledger = lock(&self.0.ledger);
         let latest = ledger.latest.max(self.slot(now));
