@@ -53,6 +53,13 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// An error about `field`, which was given as `value` where only `allowed` can be used.
+    ///
+    /// ```
+    /// use resilience_core::ConfigError;
+    ///
+    /// let error = ConfigError::new("cache.max_age", -1, "0 to 3600");
+    /// assert_eq!(error.to_string(), "`cache.max_age` is -1; allowed: 0 to 3600");
+    /// ```
     pub fn new(field: impl Into<String>, value: impl Display, allowed: impl Into<String>) -> Self {
         Self { field: field.into(), value: value.to_string(), allowed: allowed.into() }
     }

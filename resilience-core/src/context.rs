@@ -15,12 +15,55 @@ use crate::class::{Class, Classify};
 use crate::clock::Clock;
 
 /// The longest message or detail kept, in bytes; what is longer is cut at a character and ends in `…`.
+///
+/// ```
+/// use std::io;
+/// use resilience_core::{Clock, ErrorContext, context::MAX_TEXT_BYTES};
+///
+/// let error = io::Error::other("a".repeat(1_000_000));
+/// let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &error);
+/// assert!(context.message.len() <= MAX_TEXT_BYTES && context.message.ends_with('…'));
+/// ```
 pub const MAX_TEXT_BYTES: usize = 2048;
 /// The most causes kept of a source chain; further ones are counted in `causes_dropped`.
+///
+/// ```
+/// use std::{error::Error, fmt};
+/// use resilience_core::context::{MAX_CAUSES, ErrorContext};
+/// use resilience_core::{Category, Class, Classify, Clock};
+///
+/// #[derive(Debug)]
+/// struct Link(Option<Box<Link>>);
+/// # impl fmt::Display for Link {
+/// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("link") }
+/// # }
+/// impl Error for Link {
+///     fn source(&self) -> Option<&(dyn Error + 'static)> {
+///         self.0.as_deref().map(|next| next as _)
+///     }
+/// }
+/// # impl Classify for Link {
+/// #     fn class(&self) -> Class { Class::of(Category::Internal) }
+/// # }
+/// let chain = (0..MAX_CAUSES + 2).fold(Link(None), |last, _| Link(Some(Box::new(last))));
+/// let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &chain);
+/// assert_eq!((context.causes.len(), context.causes_dropped), (MAX_CAUSES, 2));
+/// ```
 pub const MAX_CAUSES: usize = 8;
 /// A source chain that goes on for longer than this below the kept causes is not followed: it may never end.
 pub const MAX_CAUSES_COUNTED: u32 = 64;
 /// The most details kept per context; further keys are refused and counted in `details_dropped`.
+///
+/// ```
+/// use std::io;
+/// use resilience_core::{Clock, ErrorContext, context::MAX_DETAILS};
+///
+/// let mut context = ErrorContext::new(&Clock::system(), "registry", "fetch", &io::Error::other("no"));
+/// for number in 0..MAX_DETAILS + 3 {
+///     context = context.detail(format!("key-{number}"), number);
+/// }
+/// assert_eq!((context.details.len(), context.details_dropped), (MAX_DETAILS, 3));
+/// ```
 pub const MAX_DETAILS: usize = 32;
 
 /// Identifies one error occurrence. 128 bits in the layout of a version 7 UUID (RFC 9562): ids made by one process
@@ -39,6 +82,14 @@ pub struct ErrorId(u128);
 
 impl ErrorId {
     /// A new id, later than every id this process made before, whatever the wall clock does.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, ErrorId};
+    ///
+    /// let (clock, _time) = Clock::manual(); // stands still
+    /// let (first, second) = (ErrorId::new(&clock), ErrorId::new(&clock));
+    /// assert!(first < second);
+    /// ```
     pub fn new(clock: &Clock) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let millis =
@@ -69,6 +120,13 @@ impl ErrorId {
     }
 
     /// The id as a number.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, ErrorId};
+    ///
+    /// let id = ErrorId::new(&Clock::system());
+    /// assert_eq!(format!("{:032x}", id.as_u128()), id.to_string().replace('-', ""));
+    /// ```
     pub const fn as_u128(self) -> u128 {
         self.0
     }
@@ -96,6 +154,13 @@ impl fmt::Debug for ErrorId {
 }
 
 /// The text is not an error id.
+///
+/// ```
+/// use resilience_core::ErrorId;
+///
+/// let error = "42".parse::<ErrorId>().unwrap_err();
+/// assert_eq!(error.to_string(), r#""42" is not an error id; allowed: 32 hexadecimal digits as 8-4-4-4-12"#);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an error id; allowed: 32 hexadecimal digits as 8-4-4-4-12")]
 pub struct ParseErrorIdError(String);
@@ -177,6 +242,16 @@ pub struct ErrorContext {
 
 impl ErrorContext {
     /// The context of `error`, which happened in `component` while doing `operation`.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Clock, ErrorContext};
+    ///
+    /// let error = io::Error::from(io::ErrorKind::StorageFull);
+    /// let context = ErrorContext::new(&Clock::system(), "cache", "write index", &error);
+    /// assert_eq!((context.component.as_str(), context.operation.as_str()), ("cache", "write index"));
+    /// assert_eq!((context.class.severity.as_str(), context.attempts), ("critical", 1));
+    /// ```
     pub fn new<E>(clock: &Clock, component: &str, operation: &str, error: &E) -> Self
     where
         E: Classify + std::error::Error + ?Sized,
@@ -202,6 +277,15 @@ impl ErrorContext {
     }
 
     /// The same after `attempts` attempts.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Clock, ErrorContext};
+    ///
+    /// let error = io::Error::other("no");
+    /// let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &error).attempts(3);
+    /// assert_eq!(context.attempts, 3);
+    /// ```
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
@@ -209,6 +293,16 @@ impl ErrorContext {
     }
 
     /// The same with one more detail, as far as there is room.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Clock, ErrorContext};
+    ///
+    /// let error = io::Error::other("no");
+    /// let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &error);
+    /// let context = context.detail("crate", "serde").detail("port", 443);
+    /// assert_eq!((context.details["crate"].as_str(), context.details["port"].as_str()), ("serde", "443"));
+    /// ```
     #[must_use]
     pub fn detail(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
         let key = cut(&key.into(), MAX_TEXT_BYTES);
@@ -239,6 +333,15 @@ impl ErrorContext {
     }
 
     /// The same with a trace or correlation id in a form of its own.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{Clock, ErrorContext};
+    ///
+    /// let error = io::Error::other("no");
+    /// let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &error).trace("request-7f3a");
+    /// assert_eq!(context.trace.as_deref(), Some("request-7f3a"));
+    /// ```
     #[must_use]
     pub fn trace(mut self, trace: impl Into<String>) -> Self {
         self.trace = Some(cut(&trace.into(), MAX_TEXT_BYTES));

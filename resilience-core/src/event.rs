@@ -13,6 +13,20 @@ use crate::context::ErrorContext;
 use crate::outcome::{Outcome, Rejection, Stopped};
 
 /// Something a policy did or decided. Borrowed: an observer copies what it wants to keep.
+///
+/// ```
+/// use resilience_core::{Event, Severity};
+///
+/// fn line(event: &Event<'_>) -> Option<String> {
+///     match event {
+///         Event::BreakerStateChanged { breaker, to, .. } => Some(format!("{breaker} is {}", to.as_str())),
+///         Event::Rejected { rejection, .. } => Some(rejection.to_string()),
+///         Event::Notice { component, action, .. } => Some(format!("{component}: {action}")),
+///         _ => None, // there will be more
+///     }
+/// }
+/// assert_eq!(line(&Event::notice("cache", "served_stale", "", Severity::Low, "")).unwrap(), "cache: served_stale");
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -106,6 +120,13 @@ pub enum Event<'a> {
 
 impl<'a> Event<'a> {
     /// A notice of a component built on this crate.
+    ///
+    /// ```
+    /// use resilience_core::{Event, Severity};
+    ///
+    /// let event = Event::notice("cache", "served_stale", "index", Severity::Low, "2 minutes old");
+    /// assert!(matches!(event, Event::Notice { action: "served_stale", severity: Severity::Low, .. }));
+    /// ```
     pub const fn notice(
         component: &'a str,
         action: &'a str,
@@ -121,8 +142,39 @@ impl<'a> Event<'a> {
 ///
 /// Runs on the thread of the call it hears about: it must be quick and must not block. One that panics is heard no
 /// more; the panic is logged once and the call goes on.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// use resilience_core::{Event, Observer, Observers, Pipeline};
+///
+/// #[derive(Default)]
+/// struct Calls(AtomicU64);
+/// impl Observer for Calls {
+///     fn on_event(&self, event: &Event<'_>) {
+///         if matches!(event, Event::CallFinished { .. }) {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let calls = Arc::new(Calls::default());
+/// let pipeline = Pipeline::builder("store").observers(Observers::new().with(calls.clone())).build()?;
+/// pipeline.call(|| Ok::<_, std::io::Error>(())).unwrap();
+/// assert_eq!(calls.0.load(Ordering::Relaxed), 1);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 pub trait Observer: Send + Sync {
     /// Called once per event.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// use resilience_core::{Event, Observer, Severity};
+    ///
+    /// let heard = AtomicU32::new(0);
+    /// let count = |_: &Event<'_>| { heard.fetch_add(1, Ordering::Relaxed); }; // a closure is an observer, too
+    /// count.on_event(&Event::notice("cache", "restarted", "", Severity::Medium, ""));
+    /// assert_eq!(heard.load(Ordering::Relaxed), 1);
+    /// ```
     fn on_event(&self, event: &Event<'_>);
 }
 
@@ -160,11 +212,31 @@ pub struct Observers(Option<Arc<[Arc<Slot>]>>);
 
 impl Observers {
     /// Nobody listens.
+    ///
+    /// ```
+    /// use resilience_core::Observers;
+    ///
+    /// assert!(Observers::new().is_empty());
+    /// ```
     pub const fn new() -> Self {
         Self(None)
     }
 
     /// The same and one more listener.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use resilience_core::{Event, Observers, Severity};
+    ///
+    /// let heard = Arc::new(Mutex::new(Vec::new()));
+    /// let listener = |name: &'static str| {
+    ///     let heard = Arc::clone(&heard);
+    ///     Arc::new(move |_: &Event<'_>| heard.lock().unwrap().push(name))
+    /// };
+    /// let observers = Observers::new().with(listener("metrics")).with(listener("log"));
+    /// observers.emit(&Event::notice("cache", "restarted", "", Severity::Medium, ""));
+    /// assert_eq!(*heard.lock().unwrap(), ["metrics", "log"]);
+    /// ```
     #[must_use]
     pub fn with(self, observer: Arc<dyn Observer>) -> Self {
         let mut slots: Vec<Arc<Slot>> = self.0.as_deref().unwrap_or_default().to_vec();
@@ -173,11 +245,34 @@ impl Observers {
     }
 
     /// Whether nobody listens.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use resilience_core::{Observers, event::TracingObserver};
+    ///
+    /// assert!(Observers::default().is_empty());
+    /// assert!(!Observers::new().with(Arc::new(TracingObserver)).is_empty());
+    /// ```
     pub const fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
     /// Tells everyone. Must not be called under a lock that an observer might want.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use resilience_core::{Event, Observers, Severity};
+    ///
+    /// let actions = Arc::new(Mutex::new(Vec::new()));
+    /// let log = Arc::clone(&actions);
+    /// let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
+    ///     if let Event::Notice { action, .. } = event {
+    ///         log.lock().unwrap().push((*action).to_owned());
+    ///     }
+    /// }));
+    /// observers.emit(&Event::notice("cache", "served_stale", "index", Severity::Low, "2 minutes old"));
+    /// assert_eq!(*actions.lock().unwrap(), ["served_stale"]);
+    /// ```
     pub fn emit(&self, event: &Event<'_>) {
         let Some(slots) = &self.0 else { return };
         for slot in slots.iter() {
@@ -201,6 +296,17 @@ impl fmt::Debug for Observers {
 
 /// Writes every event to `tracing`: failures and rejections at `DEBUG`, state changes and notices at `INFO` or
 /// above by severity.
+///
+/// ```
+/// use std::sync::Arc;
+/// use resilience_core::{CircuitBreaker, Observers, event::TracingObserver};
+///
+/// let observers = Observers::new().with(Arc::new(TracingObserver));
+/// let breaker = CircuitBreaker::builder("store").observers(observers).build()?;
+/// breaker.force_open(); // logged as a warning: circuit breaker changed
+/// # assert_eq!(breaker.state().as_str(), "forced_open");
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TracingObserver;
 

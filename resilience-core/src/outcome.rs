@@ -9,6 +9,16 @@ use crate::class::{Category, Class, Classify, Fault, Severity};
 use crate::load_shedder::Priority;
 
 /// What became of an admitted call, as policies see it.
+///
+/// ```
+/// use resilience_core::{CircuitBreaker, Outcome};
+///
+/// let breaker = CircuitBreaker::builder("store").consecutive_failures(1).build()?;
+/// let permit = breaker.try_acquire().expect("a closed circuit");
+/// permit.settle(&Outcome::TimedOut);
+/// assert_eq!(breaker.state().as_str(), "open");
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -28,6 +38,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// The name used in metrics, logs and audit records.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, Outcome};
+    ///
+    /// assert_eq!(Outcome::Failure(Class::of(Category::Network)).as_str(), "failure");
+    /// assert_eq!(Outcome::TimedOut.as_str(), "timed_out");
+    /// ```
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -42,6 +59,14 @@ impl Outcome {
     /// What this says of the dependency: `Some(true)` it works, `Some(false)` it failed, `None` nothing.
     ///
     /// The caller's own mistakes, cancellations and refusals by other policies say nothing.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Class, Outcome};
+    ///
+    /// assert_eq!(Outcome::Success.verdict(), Some(true));
+    /// assert_eq!(Outcome::Failure(Class::of(Category::Network)).verdict(), Some(false));
+    /// assert_eq!(Outcome::Failure(Class::of(Category::Validation)).verdict(), None);
+    /// ```
     pub const fn verdict(&self) -> Option<bool> {
         match self {
             Self::Success => Some(true),
@@ -56,6 +81,15 @@ impl Outcome {
 }
 
 /// Why a policy refused a call.
+///
+/// ```
+/// use resilience_core::{RateLimiter, Reason};
+///
+/// let limiter = RateLimiter::builder("rows").burst(10).build()?;
+/// let refused = limiter.try_acquire(50).unwrap_err();
+/// assert_eq!(refused.reason, Reason::ExceedsBurst { requested: 50, burst: 10 });
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -119,6 +153,13 @@ pub enum Reason {
 
 impl Reason {
     /// The name used in metrics, logs and audit records.
+    ///
+    /// ```
+    /// use resilience_core::Reason;
+    ///
+    /// assert_eq!(Reason::CircuitOpen.as_str(), "circuit_open");
+    /// assert_eq!(Reason::ExceedsBurst { requested: 50, burst: 10 }.as_str(), "exceeds_burst");
+    /// ```
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::CircuitOpen => "circuit_open",
@@ -144,6 +185,20 @@ impl Reason {
 }
 
 /// A call that was refused before it reached the operation.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Clock, RateLimiter, Reason};
+///
+/// # let (clock, _time) = Clock::manual();
+/// let limiter = RateLimiter::builder("search").rate(1, Duration::from_secs(2)).burst(1).clock(clock).build()?;
+/// limiter.try_acquire(1).expect("the first");
+/// let refused = limiter.try_acquire(1).unwrap_err();
+/// assert_eq!((&*refused.policy, refused.reason), ("search", Reason::RateLimited));
+/// assert_eq!(refused.retry_after, Some(Duration::from_secs(2)));
+/// assert_eq!(refused.to_string(), "rate limiter `search` is exhausted; retry in 2.0s");
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
@@ -157,6 +212,15 @@ pub struct Rejection {
 
 impl Rejection {
     /// A refusal by the policy called `policy`: for policies of your own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Error, Reason, Rejection};
+    ///
+    /// let quota = Rejection::new("quota".into(), Reason::RateLimited, Some(Duration::from_secs(60)));
+    /// let error = Error::<std::io::Error>::from(quota);
+    /// assert_eq!(error.to_string(), "rate limiter `quota` is exhausted; retry in 60.0s");
+    /// ```
     pub fn new(policy: Arc<str>, reason: Reason, retry_after: Option<Duration>) -> Self {
         Self { policy, reason, retry_after }
     }
@@ -238,6 +302,22 @@ impl Classify for Rejection {
 }
 
 /// The time allowed ran out.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{future::pending, time::Duration};
+/// use resilience_core::{ErrorKind, ManualClock, Pipeline};
+///
+/// # let clock = ManualClock::auto_advancing().clock();
+/// let pipeline = Pipeline::builder("store").timeout(Duration::from_secs(2)).clock(clock).build()?;
+/// let call = pipeline.call_async(|| pending::<Result<(), std::io::Error>>());
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// let ErrorKind::TimedOut(timed_out) = runtime.block_on(call).unwrap_err().kind else { panic!("it hangs") };
+/// assert_eq!(timed_out.limit, Duration::from_secs(2));
+/// assert_eq!(timed_out.to_string(), "no answer within 2s");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no answer within {limit:?}")]
 #[non_exhaustive]
@@ -253,6 +333,25 @@ impl Classify for TimedOut {
 }
 
 /// What stopped the last attempt from succeeding.
+///
+/// ```
+/// use resilience_core::{CircuitBreaker, ErrorKind};
+///
+/// let breaker = CircuitBreaker::builder("store").build()?;
+/// let status = |breaker: &CircuitBreaker| match breaker.call(|| std::fs::read("/no/such/file")) {
+///     Ok(_) => 200,
+///     Err(error) => match error.kind {
+///         ErrorKind::Operation(_) => 502,
+///         ErrorKind::Rejected(_) => 503,
+///         ErrorKind::TimedOut(_) => 504,
+///         _ => 500, // there may be more
+///     },
+/// };
+/// assert_eq!(status(&breaker), 502);
+/// breaker.force_open();
+/// assert_eq!(status(&breaker), 503);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind<E> {
@@ -265,6 +364,18 @@ pub enum ErrorKind<E> {
 }
 
 /// Why no further attempt was made.
+///
+/// ```
+/// use std::io;
+/// use resilience_core::{ManualClock, Pipeline, Retry, Stopped};
+///
+/// # let clock = ManualClock::auto_advancing().clock();
+/// let pipeline = Pipeline::builder("store").retry(Retry::default()).clock(clock).build()?;
+/// let stopped = |kind: io::ErrorKind| pipeline.call(|| Err::<(), _>(kind)).unwrap_err().stopped;
+/// assert_eq!(stopped(io::ErrorKind::ConnectionReset), Some(Stopped::AttemptsExhausted));
+/// assert_eq!(stopped(io::ErrorKind::NotFound), Some(Stopped::NotRetryable));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stopped {
@@ -286,6 +397,12 @@ pub enum Stopped {
 
 impl Stopped {
     /// The name used in metrics, logs and audit records.
+    ///
+    /// ```
+    /// use resilience_core::Stopped;
+    ///
+    /// assert_eq!(Stopped::AttemptsExhausted.as_str(), "attempts_exhausted");
+    /// ```
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::NotRetryable => "not_retryable",
@@ -339,11 +456,26 @@ pub struct Error<E> {
 
 impl<E> Error<E> {
     /// The operation's own error after `attempts` attempts.
+    ///
+    /// ```
+    /// use resilience_core::Error;
+    ///
+    /// let error = Error::operation("no such table", 2);
+    /// assert_eq!((error.attempts, error.to_string().as_str()), (2, "no such table"));
+    /// ```
     pub const fn operation(error: E, attempts: u32) -> Self {
         Self { kind: ErrorKind::Operation(error), attempts, stopped: None }
     }
 
     /// The operation's own error, when that is what it was.
+    ///
+    /// ```
+    /// use resilience_core::{Error, Reason, Rejection};
+    ///
+    /// assert_eq!(Error::operation("no such table", 1).as_operation(), Some(&"no such table"));
+    /// let refused = Error::<&str>::from(Rejection::new("store".into(), Reason::CircuitOpen, None));
+    /// assert_eq!(refused.as_operation(), None);
+    /// ```
     pub const fn as_operation(&self) -> Option<&E> {
         match &self.kind {
             ErrorKind::Operation(error) => Some(error),
@@ -355,6 +487,14 @@ impl<E> Error<E> {
     ///
     /// # Errors
     /// Returns `self` when a policy, not the operation, ended the call.
+    ///
+    /// ```
+    /// use resilience_core::{Error, Reason, Rejection};
+    ///
+    /// assert_eq!(Error::operation("no such table", 1).into_operation(), Ok("no such table"));
+    /// let refused = Error::<&str>::from(Rejection::new("store".into(), Reason::CircuitOpen, None));
+    /// assert!(refused.into_operation().unwrap_err().as_rejection().is_some());
+    /// ```
     pub fn into_operation(self) -> Result<E, Self> {
         match self.kind {
             ErrorKind::Operation(error) => Ok(error),
@@ -363,6 +503,16 @@ impl<E> Error<E> {
     }
 
     /// The refusal, when a policy refused the call.
+    ///
+    /// ```
+    /// use resilience_core::{CircuitBreaker, Reason};
+    ///
+    /// let breaker = CircuitBreaker::builder("store").build()?;
+    /// breaker.force_open();
+    /// let error = breaker.call(|| Ok::<_, std::io::Error>(())).unwrap_err();
+    /// assert_eq!(error.as_rejection().map(|refused| refused.reason), Some(Reason::CircuitForcedOpen));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub const fn as_rejection(&self) -> Option<&Rejection> {
         match &self.kind {
             ErrorKind::Rejected(rejection) => Some(rejection),
@@ -371,6 +521,20 @@ impl<E> Error<E> {
     }
 
     /// Whether the time allowed ran out.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{future::pending, time::Duration};
+    /// use resilience_core::{ManualClock, Pipeline};
+    ///
+    /// # let clock = ManualClock::auto_advancing().clock();
+    /// let pipeline = Pipeline::builder("store").timeout(Duration::from_secs(2)).clock(clock).build()?;
+    /// let call = pipeline.call_async(|| pending::<Result<(), std::io::Error>>());
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert!(runtime.block_on(call).unwrap_err().is_timed_out());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub const fn is_timed_out(&self) -> bool {
         matches!(self.kind, ErrorKind::TimedOut(_))
     }

@@ -26,11 +26,45 @@ use crate::clock::Clock;
 
 /// A judge of HTTP answers, for [`Pipeline::judged_by`](crate::Pipeline::judged_by): [`answer`] for a response, an
 /// error says itself what it means. Goes by the system's clock.
+///
+/// ```
+/// use http::{Response, StatusCode};
+/// use resilience_core::{CircuitBreaker, class::http::response};
+///
+/// let breaker = CircuitBreaker::builder("web").consecutive_failures(1).build()?;
+/// let web = breaker.judged_by(response);
+/// let answer = |status: StatusCode| {
+///     let mut answer = Response::new("…");
+///     *answer.status_mut() = status;
+///     Ok::<_, std::io::Error>(answer)
+/// };
+/// assert!(web.call(|| answer(StatusCode::NOT_FOUND)).is_ok());
+/// assert_eq!(breaker.state().as_str(), "closed"); // the caller's mistake
+/// assert!(web.call(|| answer(StatusCode::BAD_GATEWAY)).is_ok());
+/// assert_eq!(breaker.state().as_str(), "open");
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 pub fn response<B, E: Classify>(result: &Result<Response<B>, E>) -> Option<Class> {
     judge(result, &Clock::system())
 }
 
 /// [`response`] that takes the wall time from `clock`: for tests.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use http::{Response, StatusCode};
+/// use resilience_core::{Clock, class::http::response_on};
+///
+/// let (clock, time) = Clock::manual();
+/// time.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_740)); // 08:49:00
+/// let busy = Response::builder()
+///     .status(StatusCode::SERVICE_UNAVAILABLE)
+///     .header("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")
+///     .body(())?;
+/// let class = response_on(clock)(&Ok::<_, std::io::Error>(busy)).expect("a failure");
+/// assert_eq!(class.retry_after, Some(Duration::from_secs(37)));
+/// # Ok::<(), http::Error>(())
+/// ```
 pub fn response_on<B, E: Classify>(clock: Clock) -> impl Fn(&Result<Response<B>, E>) -> Option<Class> + Clone {
     move |result| judge(result, &clock)
 }
@@ -44,6 +78,19 @@ fn judge<B, E: Classify>(result: &Result<Response<B>, E>, clock: &Clock) -> Opti
 
 /// What an answer with this status and these headers means: [`status`], and [`retry_after`] where trying again makes
 /// sense. For clients whose response type is their own.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{HeaderMap, HeaderValue, StatusCode};
+/// use resilience_core::{Clock, class::http::answer};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert("retry-after", HeaderValue::from_static("120"));
+/// let clock = Clock::system();
+/// let class = answer(StatusCode::TOO_MANY_REQUESTS, &headers, &clock).expect("a failure");
+/// assert_eq!(class.retry_after, Some(Duration::from_secs(120)));
+/// assert_eq!(answer(StatusCode::NO_CONTENT, &headers, &clock), None);
+/// ```
 pub fn answer(status: StatusCode, headers: &HeaderMap, clock: &Clock) -> Option<Class> {
     let class = self::status(status)?;
     // The clock is read only when there is something to read it for.
@@ -67,6 +114,17 @@ pub fn answer(status: StatusCode, headers: &HeaderMap, clock: &Clock) -> Option<
 /// | other 5xx, and what is no status (RFC 9110, section 15) | internal | dependency | yes |
 ///
 /// "Retryable" says that the same request may fare better later. Whether it may be sent twice, only the caller knows.
+///
+/// ```
+/// use http::StatusCode;
+/// use resilience_core::{Category, class::http::status};
+///
+/// let missing = status(StatusCode::NOT_FOUND).expect("a failure");
+/// assert_eq!((missing.category, missing.retryable), (Category::Validation, false));
+/// let broken = status(StatusCode::BAD_GATEWAY).expect("a failure");
+/// assert_eq!((broken.category, broken.retryable), (Category::Network, true));
+/// assert_eq!(status(StatusCode::OK), None);
+/// ```
 pub const fn status(status: StatusCode) -> Option<Class> {
     Some(match status.as_u16() {
         ..=399 => return None,

@@ -27,6 +27,16 @@ use crate::clock::Clock;
 
 /// A judge of answers, for [`Pipeline::judged_by`](crate::Pipeline::judged_by): as
 /// [`http::answer`] for a response, an error says itself what it means. Goes by the system's clock.
+///
+/// ```
+/// use reqwest::Response;
+/// use resilience_core::{Category, class::reqwest::response};
+///
+/// let answer = Response::from(http::Response::builder().status(503).header("retry-after", "5").body("")?);
+/// let class = response(&Ok(answer)).expect("a failure");
+/// assert_eq!((class.category, class.retry_after.map(|pause| pause.as_secs())), (Category::Resource, Some(5)));
+/// # Ok::<(), http::Error>(())
+/// ```
 // A judge is given whole results.
 #[allow(clippy::missing_errors_doc)]
 pub fn response(result: &Result<Response, Error>) -> Option<Class> {
@@ -34,6 +44,20 @@ pub fn response(result: &Result<Response, Error>) -> Option<Class> {
 }
 
 /// [`response`] that takes the wall time from `clock`: for tests.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use reqwest::Response;
+/// use resilience_core::{Clock, class::reqwest::response_on};
+///
+/// let (clock, time) = Clock::manual();
+/// time.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_740)); // 08:49:00
+/// let until = "Sun, 06 Nov 1994 08:49:37 GMT";
+/// let busy = http::Response::builder().status(503).header("retry-after", until).body("")?;
+/// let class = response_on(clock)(&Ok(Response::from(busy))).expect("a failure");
+/// assert_eq!(class.retry_after, Some(Duration::from_secs(37)));
+/// # Ok::<(), http::Error>(())
+/// ```
 pub fn response_on(clock: Clock) -> impl Fn(&Result<Response, Error>) -> Option<Class> + Clone {
     move |result| judge(result, &clock)
 }

@@ -37,6 +37,16 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// | `Aborted` | resource, low | caller | no: the whole sequence is to be repeated, not the call |
 /// | `Cancelled` | unknown, low | caller | no |
 /// | all others | validation | caller | no |
+///
+/// ```
+/// use resilience_core::{Category, class::tonic::code};
+/// use tonic::Code;
+///
+/// let unavailable = code(Code::Unavailable).expect("a failure");
+/// assert_eq!((unavailable.category, unavailable.retryable), (Category::Network, true));
+/// assert!(!code(Code::Internal).expect("a failure").retryable);
+/// assert_eq!(code(Code::Ok), None);
+/// ```
 pub const fn code(code: Code) -> Option<Class> {
     Some(match code {
         Code::Ok => return None,

@@ -143,6 +143,16 @@ pub fn format_duration(duration: Duration) -> String {
 ///
 /// # Errors
 /// A [`ConfigError`] about `field` when the text is something else, or the duration is 0 or longer than ten years.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::config::units;
+///
+/// let rate = units::rate("limit", "100/60s")?;
+/// assert_eq!((rate.permits, rate.period), (100, Duration::from_secs(60)));
+/// assert!(units::rate("limit", "100").is_err(), "in which time?");
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 pub fn rate(field: &str, text: &str) -> Result<Rate, ConfigError> {
     let refused = || refusal(field, text, RATES);
     let (permits, per) = text.split_once('/').ok_or_else(refused)?;

@@ -24,21 +24,49 @@ pub struct Traceparent {
 
 impl Traceparent {
     /// The span `span_id` of the trace `trace_id`; `None` when one of the ids is 0, which stands for no id.
+    ///
+    /// ```
+    /// use resilience_core::context::Traceparent;
+    ///
+    /// let place = Traceparent::new(0xabc, 0x12, true).expect("no id is 0");
+    /// assert_eq!(place.to_string(), "00-00000000000000000000000000000abc-0000000000000012-01");
+    /// assert_eq!(Traceparent::new(0xabc, 0, true), None);
+    /// ```
     pub const fn new(trace_id: u128, span_id: u64, sampled: bool) -> Option<Self> {
         if trace_id == 0 || span_id == 0 { None } else { Some(Self { trace_id, span_id, flags: sampled as u8 }) }
     }
 
     /// The trace.
+    ///
+    /// ```
+    /// use resilience_core::context::Traceparent;
+    ///
+    /// assert_eq!(Traceparent::new(0xabc, 0x12, true).map(Traceparent::trace_id), Some(0xabc));
+    /// ```
     pub const fn trace_id(self) -> u128 {
         self.trace_id
     }
 
     /// The span.
+    ///
+    /// ```
+    /// use resilience_core::context::Traceparent;
+    ///
+    /// assert_eq!(Traceparent::new(0xabc, 0x12, true).map(Traceparent::span_id), Some(0x12));
+    /// ```
     pub const fn span_id(self) -> u64 {
         self.span_id
     }
 
     /// Whether the caller may have recorded the trace.
+    ///
+    /// ```
+    /// use resilience_core::context::Traceparent;
+    ///
+    /// let place: Traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00".parse()?;
+    /// assert!(!place.is_sampled());
+    /// # Ok::<(), resilience_core::context::ParseTraceparentError>(())
+    /// ```
     pub const fn is_sampled(self) -> bool {
         self.flags & 1 == 1
     }
@@ -58,6 +86,13 @@ impl fmt::Debug for Traceparent {
 }
 
 /// The text is not a `traceparent`.
+///
+/// ```
+/// use resilience_core::context::Traceparent;
+///
+/// let error = "00-42".parse::<Traceparent>().unwrap_err();
+/// assert!(error.to_string().starts_with(r#""00-42" is not a traceparent; allowed: version-trace-span-flags"#));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a traceparent; allowed: version-trace-span-flags in 2, 32, 16 and 2 lower-case hexadecimal digits"

@@ -18,6 +18,22 @@ use crate::rate_limiter::{KeyedRateLimiter, RateLimiter};
 use crate::retry::Retry;
 
 /// Builds a [`Pipeline`]: policies are listed from the outside in.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{CircuitBreaker, Pipeline, Retry};
+///
+/// let breaker = CircuitBreaker::builder("store").build()?;
+/// let pipeline = Pipeline::builder("store")
+///     .timeout(Duration::from_secs(30)) // for the whole call
+///     .retry(Retry::default())
+///     .circuit_breaker(breaker.clone()) // asked before each attempt
+///     .timeout(Duration::from_secs(5)) // for each attempt
+///     .build()?;
+/// breaker.force_open();
+/// assert_eq!(pipeline.call(|| Ok::<_, std::io::Error>(())).unwrap_err().attempts, 0);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PipelineBuilder {
     name: Arc<str>,
@@ -71,6 +87,17 @@ impl PipelineBuilder {
     }
 
     /// Tries again what failed for a passing reason: the operation, or a policy listed after it. At most one.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{ManualClock, Pipeline, Retry};
+    ///
+    /// # let clock = ManualClock::auto_advancing().clock();
+    /// let pipeline = Pipeline::builder("store").retry(Retry::default()).clock(clock).build()?;
+    /// let mut answers = [Err(io::Error::from(io::ErrorKind::ConnectionReset)), Ok(42)].into_iter();
+    /// assert_eq!(pipeline.call(|| answers.next().expect("two answers")).unwrap(), 42);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn retry(self, retry: Retry) -> Self {
         self.step(Policy::Retry(retry))
@@ -78,6 +105,17 @@ impl PipelineBuilder {
 
     /// Takes permits before going on; refuses when they are not there. Permits taken are used up, also when a policy
     /// further in refuses the call.
+    ///
+    /// ```
+    /// use resilience_core::{Pipeline, RateLimiter, Reason};
+    ///
+    /// let limiter = RateLimiter::builder("mail").burst(1).build()?;
+    /// let pipeline = Pipeline::builder("mail").rate_limiter(limiter).build()?;
+    /// assert!(pipeline.call(|| Ok::<_, std::io::Error>(())).is_ok());
+    /// let error = pipeline.call(|| Ok::<_, std::io::Error>(())).unwrap_err();
+    /// assert_eq!(error.as_rejection().map(|refused| refused.reason), Some(Reason::RateLimited));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn rate_limiter(self, limiter: RateLimiter) -> Self {
         self.rate_limiter_waiting(limiter, Duration::ZERO)
@@ -85,6 +123,24 @@ impl PipelineBuilder {
 
     /// Takes permits before going on, waiting for up to `max_wait` (at most 10 years) until they are there, and never
     /// to the call's deadline. The limiter must go by the pipeline's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{ManualClock, Pipeline, RateLimiter};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let second = Duration::from_secs(1);
+    /// let limiter = RateLimiter::builder("mail").rate(1, second).burst(1).clock(time.clock()).build()?;
+    /// let pipeline = Pipeline::builder("mail")
+    ///     .rate_limiter_waiting(limiter, 5 * second)
+    ///     .clock(time.clock())
+    ///     .build()?;
+    /// for _ in 0..3 {
+    ///     assert!(pipeline.call(|| Ok::<_, std::io::Error>(())).is_ok());
+    /// }
+    /// assert_eq!(time.elapsed(), 2 * second); // the second and third call waited one each
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn rate_limiter_waiting(self, limiter: RateLimiter, max_wait: Duration) -> Self {
         self.step(Policy::Gate(Gate::Limiter { limiter, max_wait }))
@@ -110,12 +166,46 @@ impl PipelineBuilder {
 
     /// As [`keyed_rate_limiter`](Self::keyed_rate_limiter), waiting for up to `max_wait` (at most 10 years) until the
     /// permits are there, and never to the call's deadline. The limiter must go by the pipeline's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{CallOptions, KeyedRateLimiter, ManualClock, Pipeline};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let second = Duration::from_secs(1);
+    /// let tenants = KeyedRateLimiter::builder("per_tenant").rate(1, second).burst(1).clock(time.clock()).build()?;
+    /// let pipeline =
+    ///     Pipeline::builder("api").keyed_rate_limiter_waiting(tenants, 5 * second).clock(time.clock()).build()?;
+    /// let call = |tenant| pipeline.call_with(CallOptions::new().key(tenant), |_| Ok::<_, std::io::Error>(()));
+    /// assert!(call("blue").is_ok() && call("green").is_ok());
+    /// assert_eq!(time.elapsed(), Duration::ZERO);
+    /// assert!(call("blue").is_ok());
+    /// assert_eq!(time.elapsed(), second);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn keyed_rate_limiter_waiting(self, limiter: KeyedRateLimiter<String>, max_wait: Duration) -> Self {
         self.step(Policy::Gate(Gate::Keyed { limiter, max_wait }))
     }
 
     /// Stops calling what keeps failing. Each breaker at most once.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::{CircuitBreaker, Pipeline};
+    ///
+    /// let breaker = CircuitBreaker::builder("store").consecutive_failures(2).build()?;
+    /// let pipeline = Pipeline::builder("store").circuit_breaker(breaker).build()?;
+    /// let mut asked = 0;
+    /// for _ in 0..10 {
+    ///     let _ = pipeline.call(|| {
+    ///         asked += 1;
+    ///         Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused))
+    ///     });
+    /// }
+    /// assert_eq!(asked, 2); // the breaker refused the others
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn circuit_breaker(self, breaker: CircuitBreaker) -> Self {
         self.step(Policy::Gate(Gate::Breaker(breaker)))
@@ -143,6 +233,23 @@ impl PipelineBuilder {
 
     /// As [`bulkhead`](Self::bulkhead), waiting in the bulkhead's queue for up to `max_wait` (at most 10 years) on the
     /// pipeline's clock, and never to the call's deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Bulkhead, ManualClock, Pipeline, Reason};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).clock(time.clock()).build()?;
+    /// let pipeline = Pipeline::builder("reports")
+    ///     .bulkhead_waiting(bulkhead.clone(), Duration::from_secs(5))
+    ///     .clock(time.clock())
+    ///     .build()?;
+    /// let _taken = bulkhead.try_acquire().expect("nobody else");
+    /// let error = pipeline.call(|| Ok::<_, std::io::Error>(())).unwrap_err();
+    /// assert_eq!(error.as_rejection().map(|refused| refused.reason), Some(Reason::BulkheadWaitedTooLong));
+    /// assert_eq!(time.elapsed(), Duration::from_secs(5));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn bulkhead_waiting(self, bulkhead: Bulkhead, max_wait: Duration) -> Self {
         self.step(Policy::Gate(Gate::Bulkhead { bulkhead, max_wait }))
@@ -171,6 +278,20 @@ impl PipelineBuilder {
     /// Does harm in the place of the operation, as told: what it injects is part of the attempt, so every policy listed
     /// before takes it for the dependency's doing. The last policy but for a [hedge](Self::hedge), all of whose runs it
     /// comes before; to disturb each of them, put [`Chaos::call_async`] around the operation instead.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Chaos, Class, ManualClock, Pipeline, Retry};
+    ///
+    /// # let clock = ManualClock::auto_advancing().clock();
+    /// let chaos = Chaos::builder("store_down")
+    ///     .fault(1.0, Class::of(Category::Network))
+    /// #     .allow_in_release(true)
+    ///     .build()?;
+    /// let pipeline = Pipeline::builder("store").retry(Retry::default()).chaos(chaos).clock(clock).build()?;
+    /// let error = pipeline.call(|| Ok::<_, std::io::Error>(())).unwrap_err();
+    /// assert_eq!(error.attempts, 3); // retried as a broken connection would be
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn chaos(self, chaos: Chaos) -> Self {
         self.step(Policy::Chaos(chaos))
@@ -178,12 +299,41 @@ impl PipelineBuilder {
 
     /// Runs the operation once more beside a run that is slow: async calls only, and as the last policy. One permit of
     /// each policy covers all runs of an attempt; the hedge's own budget bounds what they add.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use resilience_core::{CallOptions, Hedge, ManualClock, Pipeline};
+    ///
+    /// let hedge = Hedge::builder().after(Duration::from_millis(50)).build()?;
+    /// # let clock = ManualClock::auto_advancing().clock();
+    /// let pipeline = Pipeline::builder("replicas").hedge(hedge).clock(clock).build()?;
+    /// let read = pipeline.call_async_with(CallOptions::new(), |attempt| async move {
+    ///     if attempt.hedge == 0 { std::future::pending::<()>().await } // the first replica hangs
+    ///     Ok::<_, std::io::Error>(attempt.hedge)
+    /// });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert_eq!(runtime.block_on(read)?, 1); // the second one answered
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn hedge(self, hedge: Hedge) -> Self {
         self.step(Policy::Hedge(hedge))
     }
 
     /// Where it takes the time from and how it waits. Default: the system's clock.
+    ///
+    /// ```
+    /// use std::{io, time::Duration};
+    /// use resilience_core::{ManualClock, Pipeline, Retry};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let pipeline = Pipeline::builder("store").retry(Retry::default()).clock(time.clock()).build()?;
+    /// let _ = pipeline.call(|| Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset)));
+    /// assert!(time.elapsed() > Duration::ZERO); // the pauses passed on this clock, in no real time
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -191,6 +341,23 @@ impl PipelineBuilder {
     }
 
     /// Who hears of calls, retries and refusals. Default: nobody. Policies have observers of their own.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use resilience_core::{Event, Observers, Pipeline};
+    ///
+    /// let heard = Arc::new(Mutex::new(Vec::new()));
+    /// let log = Arc::clone(&heard);
+    /// let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
+    ///     if let Event::CallFinished { pipeline, outcome, .. } = event {
+    ///         log.lock().unwrap().push(format!("{pipeline}: {}", outcome.as_str()));
+    ///     }
+    /// }));
+    /// let pipeline = Pipeline::builder("store").observers(observers).build()?;
+    /// pipeline.call(|| Ok::<_, std::io::Error>(())).unwrap();
+    /// assert_eq!(*heard.lock().unwrap(), ["store: success"]);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;
@@ -203,6 +370,16 @@ impl PipelineBuilder {
     /// A [`ConfigError`] for a value that cannot be used, and for an order that makes no sense: two retries, two
     /// timeouts on the same side of the retry, an attempt limit that the call limit makes pointless, one breaker
     /// or bulkhead twice, a hedge or chaos that is not the last, waiting for a limiter that goes by another clock.
+    ///
+    /// ```
+    /// use resilience_core::{Pipeline, Retry};
+    ///
+    /// let error = Pipeline::builder("store").retry(Retry::default()).retry(Retry::default()).build().unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "`store.retry` is given twice; allowed: one retry; nested retries multiply attempts"
+    /// );
+    /// ```
     pub fn build(self) -> Result<Pipeline, ConfigError> {
         config::name(&self.name)?;
         let mut plan = Plan::new(Arc::clone(&self.name), self.clock, self.observers);

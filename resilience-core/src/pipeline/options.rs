@@ -6,6 +6,13 @@ use crate::clock::Instant;
 use crate::load_shedder::Priority;
 
 /// Whether running an operation twice does harm.
+///
+/// ```
+/// use resilience_core::{CallOptions, Idempotency};
+///
+/// assert_eq!(CallOptions::new().idempotency, Idempotency::Idempotent);
+/// assert_eq!(CallOptions::new().not_idempotent().idempotency, Idempotency::NotIdempotent);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Idempotency {
@@ -51,6 +58,13 @@ pub struct CallOptions<'a> {
 
 impl<'a> CallOptions<'a> {
     /// Nothing special.
+    ///
+    /// ```
+    /// use resilience_core::{CallOptions, Priority};
+    ///
+    /// let options = CallOptions::new();
+    /// assert_eq!((options.permits, options.priority, options.deadline), (1, Priority::Normal, None));
+    /// ```
     pub const fn new() -> Self {
         Self {
             operation: None,
@@ -63,6 +77,23 @@ impl<'a> CallOptions<'a> {
     }
 
     /// The call is known to observers as `operation`.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use resilience_core::{CallOptions, Event, Observers, Pipeline};
+    ///
+    /// let heard = Arc::new(Mutex::new(None));
+    /// # let log = Arc::clone(&heard);
+    /// let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
+    ///     if let Event::CallFinished { operation, .. } = event {
+    ///         *log.lock().unwrap() = operation.map(str::to_owned);
+    ///     }
+    /// }));
+    /// let pipeline = Pipeline::builder("search").observers(observers).build()?;
+    /// pipeline.call_with(CallOptions::new().operation("suggest"), |_| Ok::<_, std::io::Error>(())).unwrap();
+    /// assert_eq!(heard.lock().unwrap().as_deref(), Some("suggest"));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn operation(mut self, operation: &'a str) -> Self {
         self.operation = Some(operation);
@@ -70,6 +101,19 @@ impl<'a> CallOptions<'a> {
     }
 
     /// The call is made for `key`.
+    ///
+    /// ```
+    /// use resilience_core::{CallOptions, KeyedRateLimiter, Pipeline};
+    ///
+    /// let users = KeyedRateLimiter::builder("per_user").burst(1).build()?;
+    /// let pipeline = Pipeline::builder("api").keyed_rate_limiter(users).build()?;
+    /// let call = |user: u32| {
+    ///     pipeline.call_with(CallOptions::new().key(format!("user-{user}")), |_| Ok::<_, std::io::Error>(()))
+    /// };
+    /// assert!(call(1).is_ok() && call(2).is_ok());
+    /// assert!(call(1).is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn key(mut self, key: impl Into<Cow<'a, str>>) -> Self {
         self.key = Some(key.into());
@@ -77,6 +121,20 @@ impl<'a> CallOptions<'a> {
     }
 
     /// The call must be over by `deadline`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{CallOptions, Clock, Pipeline, Reason};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let pipeline = Pipeline::builder("search").clock(clock).build()?;
+    /// let deadline = time.now() + Duration::from_secs(2);
+    /// time.advance(Duration::from_secs(3));
+    /// let options = CallOptions::new().deadline(deadline);
+    /// let error = pipeline.call_with(options, |_| Ok::<_, std::io::Error>(())).unwrap_err();
+    /// assert_eq!(error.as_rejection().map(|refused| refused.reason), Some(Reason::DeadlineTooClose));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
@@ -84,6 +142,17 @@ impl<'a> CallOptions<'a> {
     }
 
     /// The call takes `permits` from rate limiters.
+    ///
+    /// ```
+    /// use resilience_core::{CallOptions, Pipeline, RateLimiter};
+    ///
+    /// let limiter = RateLimiter::builder("rows").burst(100).build()?;
+    /// let pipeline = Pipeline::builder("export").rate_limiter(limiter).build()?;
+    /// let export = |rows| pipeline.call_with(CallOptions::new().permits(rows), |_| Ok::<_, std::io::Error>(rows));
+    /// assert!(export(90).is_ok());
+    /// assert!(export(90).is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn permits(mut self, permits: u32) -> Self {
         self.permits = permits;
@@ -91,6 +160,20 @@ impl<'a> CallOptions<'a> {
     }
 
     /// The call matters this much.
+    ///
+    /// ```
+    /// use resilience_core::{CallOptions, LoadShedder, Pipeline, Priority};
+    ///
+    /// let shedder = LoadShedder::builder("api").max_concurrent(100).build()?;
+    /// shedder.set_pressure(0.6)?; // memory is short
+    /// let pipeline = Pipeline::builder("api").load_shedder(shedder).build()?;
+    /// let call = |priority| {
+    ///     pipeline.call_with(CallOptions::new().priority(priority), |_| Ok::<_, std::io::Error>(()))
+    /// };
+    /// assert!(call(Priority::High).is_ok());
+    /// assert!(call(Priority::Background).is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
@@ -116,6 +199,20 @@ impl<'a> CallOptions<'a> {
 }
 
 /// What an operation is told about the attempt it makes.
+///
+/// ```
+/// use resilience_core::{CallOptions, ManualClock, Pipeline, Retry};
+///
+/// # let clock = ManualClock::auto_advancing().clock();
+/// let pipeline = Pipeline::builder("store").retry(Retry::default()).clock(clock).build()?;
+/// let mut numbers = Vec::new();
+/// let _ = pipeline.call_with(CallOptions::new(), |attempt| {
+///     numbers.push(attempt.number);
+///     Err::<(), _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+/// });
+/// assert_eq!(numbers, [1, 2, 3]);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
