@@ -86,6 +86,10 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+fn just_under(time: Duration) -> Duration {
+    time.saturating_sub(NANO)
+}
+
 fn down<T>() -> io::Result<T> {
     Err(io::ErrorKind::ConnectionRefused.into())
 }
@@ -136,7 +140,12 @@ fn an_open_breaker_refuses_and_counts_the_refusal() -> Test {
     let breaker = usual().0.build()?;
     opened(&breaker);
     let runs = Cell::new(0);
-    let call = || breaker.call(|| Ok::<_, io::Error>(runs.set(runs.get() + 1)));
+    let call = || {
+        breaker.call(|| {
+            runs.set(runs.get() + 1);
+            Ok::<_, io::Error>(())
+        })
+    };
     let refused = call().unwrap_err();
     assert_eq!(refused.as_rejection().map(|rejection| rejection.reason), Some(Reason::CircuitOpen));
     assert!(call().is_err());
@@ -369,7 +378,7 @@ fn it_probes_after_the_wait_and_not_a_nanosecond_earlier() -> Test {
     let (builder, time) = usual();
     let breaker = builder.build()?;
     opened(&breaker);
-    time.advance(SECOND * 60 - NANO);
+    time.advance(just_under(SECOND * 60));
     let refused = breaker.try_acquire().unwrap_err();
     assert_eq!((refused.reason, refused.retry_after), (Reason::CircuitOpen, Some(NANO)));
     time.advance(NANO);
@@ -486,7 +495,7 @@ fn probes_that_hang_open_it_again_after_the_half_open_limit() -> Test {
     opened(&breaker);
     time.advance(SECOND * 60);
     let probes: Vec<_> = (0..4).map(|_| admitted(&breaker)).collect();
-    time.advance(SECOND * 5 - NANO);
+    time.advance(just_under(SECOND * 5));
     assert_eq!(reason(breaker.try_acquire()), Reason::HalfOpenBusy);
     time.advance(NANO);
     assert_eq!(reason(breaker.try_acquire()), Reason::CircuitOpen);
@@ -759,7 +768,7 @@ fn a_wait_ends_with_the_permit_and_not_before() -> Test {
     limiter.acquire(1, Duration::ZERO)?;
     limiter.acquire(1, SECOND)?;
     assert_eq!(time.elapsed(), SECOND / 2);
-    assert!(limiter.acquire(1, SECOND / 2 - NANO).is_err());
+    assert!(limiter.acquire(1, just_under(SECOND / 2)).is_err());
     assert_eq!(time.elapsed(), SECOND / 2, "who cannot be served in time does not wait at all");
     Ok(())
 }
@@ -829,7 +838,7 @@ fn a_wait_for_a_bulkhead_ends_when_it_is_over() -> Test {
     let _inside = bulkhead.try_acquire()?;
     let mut waiting = pin!(bulkhead.acquire_async(SECOND));
     assert!(poll(waiting.as_mut()).is_pending());
-    time.advance(SECOND - NANO);
+    time.advance(just_under(SECOND));
     assert!(poll(waiting.as_mut()).is_pending());
     time.advance(NANO);
     let Poll::Ready(refused) = poll(waiting) else { panic!("its time is over") };
