@@ -119,10 +119,11 @@ fn run(
     for file in files {
         command.args(["--file", &format!("resilience-core/src/{file}")]);
     }
-    command.args(["--", "--lib"]);
+    // To cargo, not to `cargo test` alone: tests that are not run need not be built either.
+    command.arg("--cargo-arg=--lib");
     for test in part.tests.iter().chain(PARITY) {
         if workspace.root.join(format!("resilience-core/tests/{test}.rs")).is_file() {
-            command.args(["--test", test]);
+            command.arg(format!("--cargo-arg=--test={test}"));
         }
     }
     let ended = bench.run(&mut command, limit)?;
