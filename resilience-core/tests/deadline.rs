@@ -148,3 +148,16 @@ fn an_async_inner_call_is_cut_off_by_the_outer_deadline() {
     assert!(runtime.block_on(call).is_err());
     assert_eq!(time.elapsed(), SECOND);
 }
+
+#[test]
+fn what_is_left_shrinks_to_nothing_and_then_it_is_over() {
+    let (clock, time) = Clock::manual();
+    let deadline = Deadline::after(&clock, Duration::from_secs(2));
+    for left in [2, 1] {
+        assert_eq!((deadline.remaining(), deadline.is_over()), (Duration::from_secs(left), false));
+        time.advance(Duration::from_secs(1));
+    }
+    assert_eq!((deadline.remaining(), deadline.is_over()), (Duration::ZERO, true));
+    time.advance(Duration::from_secs(1));
+    assert_eq!((deadline.remaining(), deadline.is_over()), (Duration::ZERO, true));
+}

@@ -17,12 +17,30 @@ fn nearly(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     proptest::collection::vec(word, 0..12).prop_map(|words| words.concat())
 }
 
-const UNITS: &[&str] = &["1", "0", "1.5", ".", " ", "-", "/", "%", "ns", "us", "µs", "ms", "s", "min", "h", "d", "B", "KiB"];
+const UNITS: &[&str] =
+    &["1", "0", "1.5", ".", " ", "-", "/", "%", "ns", "us", "µs", "ms", "s", "min", "h", "d", "B", "KiB"];
 const TRACE: &[&str] = &["00", "01", "ff", "-", "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "A", "x"];
 const HEADERS: &[&str] = &["120", "\n", " ", "-1", "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"];
 const CONFIG: &[&str] = &[
-    "[breakers.a]\n", "[limiters.b]\n", "[pipelines]\n", "[budgets.c]\n", "open_for", "rate", "burst", "ratio", " = ",
-    "\"10s\"", "\"10/s\"", "0.5", "[]", "\n", "{", "}", "failure_rate", "window_calls", "minimum_calls",
+    "[breakers.a]\n",
+    "[limiters.b]\n",
+    "[pipelines]\n",
+    "[budgets.c]\n",
+    "open_for",
+    "rate",
+    "burst",
+    "ratio",
+    " = ",
+    "\"10s\"",
+    "\"10/s\"",
+    "0.5",
+    "[]",
+    "\n",
+    "{",
+    "}",
+    "failure_rate",
+    "window_calls",
+    "minimum_calls",
 ];
 
 proptest! {
@@ -59,5 +77,8 @@ proptest! {
 fn what_is_right_is_read() {
     targets::read_units("1h30m".as_bytes());
     targets::read_configuration(include_bytes!("../examples/resilience.toml"));
-    assert!(toml::from_str::<resilience_core::config::ResilienceConfig>(include_str!("../examples/resilience.toml")).is_ok());
+    assert!(
+        toml::from_str::<resilience_core::config::ResilienceConfig>(include_str!("../examples/resilience.toml"))
+            .is_ok()
+    );
 }

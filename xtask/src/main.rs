@@ -46,7 +46,8 @@ enum Verb {
 }
 
 /// The verbs' groups, for the list.
-const GROUPS: &[(&str, &[&str])] = &[("run", &["drill"]), ("check", &["ci", "prove", "test"]), ("generate", &["codegen"])];
+const GROUPS: &[(&str, &[&str])] =
+    &[("run", &["drill"]), ("check", &["ci", "prove", "test"]), ("generate", &["codegen"])];
 
 /// Why a workflow could not do its work (as opposed to doing it and finding something wrong).
 #[derive(Debug, thiserror::Error)]

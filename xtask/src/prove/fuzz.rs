@@ -62,7 +62,8 @@ fn folder(workspace: &Workspace) -> std::path::PathBuf {
 }
 
 fn build(workspace: &Workspace, bench: &mut Bench<'_>, host: &str) -> Result<Verdict, Stop> {
-    let arguments = ["cargo", "build", "--release", "--manifest-path", "resilience-core/fuzz/Cargo.toml", "--target", host];
+    let arguments =
+        ["cargo", "build", "--release", "--manifest-path", "resilience-core/fuzz/Cargo.toml", "--target", host];
     let Some(mut command) = nightly(workspace, &["cargo", "--version"], &arguments) else {
         return Ok(Verdict::failed("the nightly toolchain is gone"));
     };
@@ -88,7 +89,10 @@ fn run(workspace: &Workspace, bench: &mut Bench<'_>, host: &str, target: &str) -
     let ended = bench.run(&mut command, RUN_LIMIT)?;
     let output = bench.output();
     let figure = |name: &str| {
-        output.lines().find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        output
+            .lines()
+            .find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
     };
     if !ended.success() {
         return Ok(Verdict::of(ended));

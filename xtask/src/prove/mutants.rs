@@ -24,7 +24,13 @@ struct Part {
 const PARTS: &[Part] = &[
     Part {
         name: "breaker",
-        files: &["circuit_breaker.rs", "circuit_breaker/*.rs", "circuit_breaker/machine/*.rs", "window.rs", "window/*.rs"],
+        files: &[
+            "circuit_breaker.rs",
+            "circuit_breaker/*.rs",
+            "circuit_breaker/machine/*.rs",
+            "window.rs",
+            "window/*.rs",
+        ],
         tests: &["circuit_breaker", "circuit_breaker_model", "circuit_breaker_times", "circuit_breaker_windows"],
     },
     Part {
@@ -193,10 +199,10 @@ mod tests {
                 .map(|steps| steps.into_iter().map(|step| step.name).collect::<Vec<_>>())
                 .map_err(|stop| stop.to_string())
         };
-        assert_eq!(names(&["backoff.rs", "deadline"]), Ok(vec![
-            "mutants of retry and budget".to_owned(),
-            "mutants of deadline".to_owned()
-        ]));
+        assert_eq!(
+            names(&["backoff.rs", "deadline"]),
+            Ok(vec!["mutants of retry and budget".to_owned(), "mutants of deadline".to_owned()])
+        );
         assert!(names(&["backof.rs"]).unwrap_err().starts_with("--mutants backof.rs: no file"));
         assert_eq!(names(&[]).map(|names| names.len()), Ok(PARTS.len()));
     }
