@@ -73,9 +73,12 @@ const LEFT: f64 = 60.0;
 const PANEL: f64 = 170.0;
 const GAP: f64 = 44.0;
 
+/// Which figures of a run a panel shows.
+type Figures = fn(&Run) -> &[u32];
+
 /// Three panels over one axis of time: good calls, requests, the queue.
 fn draw(report: &Report) -> String {
-    let panels: [(&str, fn(&Run) -> &[u32]); 3] = [
+    let panels: [(&str, Figures); 3] = [
         ("calls that ended well, per second", |run| &run.good),
         ("requests that the server received, per second", |run| &run.requests),
         ("requests in its queue", |run| &run.queued),
