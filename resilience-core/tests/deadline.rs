@@ -217,3 +217,16 @@ fn what_a_timeout_alone_polls_runs_under_its_limit() {
     let seen = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(call).unwrap();
     assert_eq!(seen, Some(clock.now() + SECOND));
 }
+
+#[test]
+fn what_is_left_shrinks_to_nothing_and_then_it_is_over() {
+    let (clock, time) = Clock::manual();
+    let deadline = Deadline::after(&clock, Duration::from_secs(2));
+    for left in [2, 1] {
+        assert_eq!((deadline.remaining(), deadline.is_over()), (Duration::from_secs(left), false));
+        time.advance(Duration::from_secs(1));
+    }
+    assert_eq!((deadline.remaining(), deadline.is_over()), (Duration::ZERO, true));
+    time.advance(Duration::from_secs(1));
+    assert_eq!((deadline.remaining(), deadline.is_over()), (Duration::ZERO, true));
+}

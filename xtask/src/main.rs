@@ -9,6 +9,7 @@ mod codegen;
 #[cfg(feature = "drill")]
 mod drill;
 mod process;
+mod prove;
 mod steps;
 mod test;
 mod tools;
@@ -41,13 +42,15 @@ enum Verb {
     /// Run the guarded toolchain on real input while faults are injected, and write a report (--seed N repeats a run).
     #[cfg(feature = "drill")]
     Drill(drill::Args),
+    /// Show what the core claims: models, properties, a simulated fleet, fuzzing, Miri; on request, mutants.
+    Prove(prove::Args),
     /// Run every test there is, with its own set-up: suites, models, drill, report in a browser.
     Test(test::Args),
 }
 
 /// The verbs' groups, for the list.
 const GROUPS: &[(&str, &[&str])] =
-    &[("run", &["drill"]), ("measure", &["bench"]), ("check", &["ci", "test"]), ("generate", &["codegen"])];
+    &[("run", &["drill"]), ("measure", &["bench"]), ("check", &["ci", "prove", "test"]), ("generate", &["codegen"])];
 
 /// Why a workflow could not do its work (as opposed to doing it and finding something wrong).
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Some(Verb::Codegen(args)) => codegen::run(args),
         #[cfg(feature = "drill")]
         Some(Verb::Drill(args)) => drill::run(args),
+        Some(Verb::Prove(args)) => prove::run(args),
         Some(Verb::Test(args)) => test::run(args),
     };
     match done {

@@ -118,15 +118,20 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
 }
 
 /// A `cargo test` whose tests are counted; a suite without a single test is a mistake in the suite.
-fn suite<'a>(group: &'static str, name: impl Into<String>, mut command: Command) -> Step<'a> {
+pub(crate) fn suite<'a>(group: &'static str, name: impl Into<String>, mut command: Command) -> Step<'a> {
     Step::new(group, name, move |bench| {
         let ended = bench.run(&mut command, SUITE_LIMIT)?;
-        Ok(judge(ended, &libtest::read(&bench.output())))
+        Ok(judge(ended, &bench.output()))
     })
 }
 
+/// The verdict on a `cargo test` that printed `output`.
+pub(crate) fn judge(ended: Ended, output: &str) -> Verdict {
+    weigh(ended, &libtest::read(output))
+}
+
 /// A suite's verdict: the counts it printed, corrected by what its exit code knows better.
-fn judge(ended: Ended, report: &libtest::Report) -> Verdict {
+fn weigh(ended: Ended, report: &libtest::Report) -> Verdict {
     let mut counts = report.counts;
     let mut note = format!("{} test programs", report.programs);
     if report.broken > 0 {
@@ -146,7 +151,7 @@ fn judge(ended: Ended, report: &libtest::Report) -> Verdict {
 
 /// Loom explores every interleaving of the core's concurrent parts. It replaces the atomics of the whole build, hence the
 /// target folder of its own.
-fn loom_models(workspace: &Workspace) -> Option<Step<'_>> {
+pub(crate) fn loom_models(workspace: &Workspace) -> Option<Step<'_>> {
     let tests = workspace.root.join("resilience-core/tests");
     let is_model = |name: &str| name.starts_with("loom");
     let any = std::fs::read_dir(tests).ok()?.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_model));
@@ -244,7 +249,7 @@ mod tests {
     #[test]
     fn a_suite_is_judged_by_its_counts_and_its_exit_code() {
         let judged = |ended, report| {
-            let verdict = judge(ended, &report);
+            let verdict = weigh(ended, &report);
             (verdict.counts.passed, verdict.counts.failed, verdict.note)
         };
         assert_eq!(judged(Ended::Code(0), report(5, 0, 0)), (5, 0, "2 test programs".to_owned()));

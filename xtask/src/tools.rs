@@ -215,7 +215,7 @@ mod tests {
             assert_eq!(table.iter().filter(|other| other.name == component.name).count(), 1, "{}", component.name);
         }
         let line = Component::named("postgres").unwrap_err().to_string();
-        assert_eq!(line, "no component `postgres`; components.toml has: cargo-deny, chromium, valgrind");
+        assert_eq!(line, "no component `postgres`; components.toml has: cargo-deny, cargo-mutants, chromium, valgrind");
     }
 
     #[test]

@@ -46,6 +46,7 @@ fn alone_it_lists_the_verbs() {
 
         check
           ci        Check format, lints over all feature sets, docs, generated files, minimum Rust version and licences
+          prove     Show what the core claims: models, properties, a simulated fleet, fuzzing, Miri; on request, mutants
           test      Run every test there is, with its own set-up: suites, models, drill, report in a browser
 
         generate
