@@ -31,6 +31,19 @@ use crate::wait;
 use machine::{Claim, Counts, Entry, Machine};
 
 /// A bulkhead's figures. `in_flight` and `waiting` are of one moment, and `rejected` is always the sum of its parts.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::Bulkhead;
+///
+/// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).max_waiting(0).build()?;
+/// let _permit = bulkhead.try_acquire();
+/// assert!(bulkhead.try_acquire().is_err());
+/// assert!(bulkhead.acquire(Duration::from_secs(1)).is_err());
+/// let statistics = bulkhead.statistics();
+/// assert_eq!((statistics.rejected_full, statistics.rejected_queue_full, statistics.rejected), (1, 1, 2));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -106,11 +119,27 @@ impl fmt::Debug for Bulkhead {
 
 impl Bulkhead {
     /// Starts building a bulkhead called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::Bulkhead;
+    ///
+    /// let statistics = Bulkhead::builder("reports").build()?.statistics();
+    /// assert_eq!((statistics.max_concurrent, statistics.max_waiting), (25, 100));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> BulkheadBuilder {
         BulkheadBuilder::new(name.into())
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::Bulkhead;
+    ///
+    /// assert_eq!(Bulkhead::builder("reports").build()?.name(), "reports");
+    /// assert!(Bulkhead::builder("two words").build().is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -151,6 +180,17 @@ impl Bulkhead {
     ///
     /// # Errors
     /// A [`Rejection`] when all permits are given out or somebody waits for one.
+    ///
+    /// ```
+    /// use resilience_core::{Bulkhead, Reason};
+    ///
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).build()?;
+    /// let permit = bulkhead.try_acquire().expect("nobody is inside");
+    /// assert_eq!(bulkhead.try_acquire().unwrap_err().reason, Reason::BulkheadFull);
+    /// drop(permit);
+    /// assert!(bulkhead.try_acquire().is_ok());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         self.enter().map(|()| self.permit())
     }
@@ -160,6 +200,17 @@ impl Bulkhead {
     ///
     /// # Errors
     /// A [`Rejection`] when all permits are given out or somebody waits for one.
+    ///
+    /// ```
+    /// use resilience_core::Bulkhead;
+    ///
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).build()?;
+    /// let permit = bulkhead.try_acquire_owned().expect("nobody is inside");
+    /// let report = std::thread::spawn(move || drop(permit)); // the work, and then the permit back
+    /// report.join().unwrap();
+    /// assert!(bulkhead.try_acquire_owned().is_ok());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn try_acquire_owned(&self) -> Result<Permit<'static>, Rejection> {
         self.enter().map(|()| Permit::new(Cow::Owned(self.clone())))
     }

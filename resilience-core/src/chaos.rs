@@ -23,6 +23,19 @@ use crate::sync::{AtomicU32, Mutex, Ordering, lock};
 use machine::{Behaviour, Decision, Machine, Settings};
 
 /// What was injected so far, at one moment. Calls made while chaos is disabled are not counted.
+///
+/// ```
+/// use resilience_core::{Category, Chaos, Class};
+///
+/// let chaos = Chaos::builder("down")
+///     .fault(1.0, Class::of(Category::Network))
+/// #     .allow_in_release(true)
+///     .build()?;
+/// assert!(chaos.call(|| "42".parse::<u8>()).is_err());
+/// let statistics = chaos.statistics();
+/// assert_eq!((statistics.calls, statistics.faults, statistics.latencies), (1, 1, 0));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -118,22 +131,59 @@ impl fmt::Debug for Chaos {
 
 impl Chaos {
     /// Starts building chaos called `name`, which injects nothing yet.
+    ///
+    /// ```
+    /// use resilience_core::Chaos;
+    ///
+    /// let chaos = Chaos::builder("nothing_yet").build()?;
+    /// assert_eq!(chaos.call(|| "42".parse::<u8>()), Ok(42));
+    /// assert_eq!(chaos.statistics().faults, 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> ChaosBuilder {
         ChaosBuilder::new(name.into())
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::Chaos;
+    ///
+    /// assert_eq!(Chaos::builder("drill").build()?.name(), "drill");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
     /// What its decisions follow from: build another one with it to see the same again.
+    ///
+    /// ```
+    /// use resilience_core::Chaos;
+    ///
+    /// let chaos = Chaos::builder("drill").build()?;
+    /// let again = Chaos::builder("drill").seed(chaos.seed()).build()?;
+    /// assert_eq!(again.seed(), chaos.seed());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn seed(&self) -> u64 {
         self.0.seed
     }
 
     /// Whether anything can be injected now. Never in a build without debug assertions that did not
     /// [ask for it](ChaosBuilder::allow_in_release).
+    ///
+    /// ```
+    /// use resilience_core::Chaos;
+    ///
+    /// let chaos = Chaos::builder("drill")
+    /// #     .allow_in_release(true)
+    ///     .build()?;
+    /// assert!(chaos.is_enabled());
+    /// chaos.set_enabled(false);
+    /// assert!(!chaos.is_enabled());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn is_enabled(&self) -> bool {
         // Relaxed: a switch, nothing is published through it.
         self.0.enabled.load(Ordering::Relaxed) == 1

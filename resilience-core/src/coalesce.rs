@@ -26,6 +26,24 @@ use future::{CoalesceFuture, Joining, Turn};
 use machine::Machine;
 
 /// The figures of a [`Coalesce`]. Counters of one moment each, read one after the other.
+///
+/// ```
+/// use resilience_core::Coalesce;
+///
+/// let flights = Coalesce::<u64, u64, ()>::builder("squares").build()?;
+/// let square = || flights.call_async(7, || async {
+///     tokio::task::yield_now().await;
+///     Ok(49)
+/// });
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// let results = tokio::join!(square(), square(), square());
+/// # assert_eq!(results, (Ok(49), Ok(49), Ok(49)));
+/// # });
+/// let statistics = flights.statistics();
+/// assert_eq!((statistics.led, statistics.shared, statistics.following), (1, 2, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -143,11 +161,26 @@ impl<K, T, E> fmt::Debug for Coalesce<K, T, E> {
 
 impl<K, T, E> Coalesce<K, T, E> {
     /// Starts building one called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::Coalesce;
+    ///
+    /// let flights = Coalesce::<u64, String, std::io::ErrorKind>::builder("users").build()?;
+    /// assert_eq!((flights.statistics().max_keys, flights.statistics().max_followers), (10_000, 1_000));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> CoalesceBuilder<K, T, E> {
         CoalesceBuilder::new(name.into())
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::Coalesce;
+    ///
+    /// assert_eq!(Coalesce::<u64, u64, ()>::builder("users").build()?.name(), "users");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }

@@ -189,6 +189,30 @@ impl<F> Fallback<TryFromAsyncFn<F>> {
 
 impl<A> Fallback<A> {
     /// Answers by an [`Answer`] of your own: a cache, a second source.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use std::future::{Ready, ready};
+    /// use resilience_core::{Fallback, fallback::Answer};
+    ///
+    /// struct Zero;
+    ///
+    /// impl<E> Answer<usize, E> for Zero {
+    ///     type Second = Infallible;
+    ///     type Error = E;
+    ///     type Answering = Ready<Result<usize, Infallible>>;
+    ///     fn answer(&self, _: &E) -> Self::Answering {
+    ///         ready(Ok(0))
+    ///     }
+    ///     fn unanswered(first: E, _: Option<Infallible>) -> E {
+    ///         first
+    ///     }
+    /// }
+    ///
+    /// let length = Fallback::new(Zero).call(|| std::fs::read("/no/such/file").map(|bytes| bytes.len()))?;
+    /// assert_eq!(length, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new(answer: A) -> Self {
         let (name, observers) = ("fallback".into(), Observers::new());
         Self { name, observers, answer: Arc::new(answer), select: EveryError }
@@ -253,6 +277,22 @@ impl<A, S> Fallback<A, S> {
     }
 
     /// The same, and these hear of every answer ([`Event::FallbackUsed`]). Default: nobody.
+    ///
+    /// ```
+    /// use std::sync::{Arc, mpsc};
+    /// use resilience_core::{Event, Fallback, Observers};
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let listen = move |event: &Event<'_>| {
+    ///     if let Event::FallbackUsed { fallback, answered, .. } = event {
+    ///         tell.send((fallback.to_string(), *answered)).unwrap();
+    ///     }
+    /// };
+    /// let no_hits = Fallback::value(0).named("no_hits")?.observers(Observers::new().with(Arc::new(listen)));
+    /// assert_eq!(no_hits.call(|| Err(std::io::Error::other("down"))).unwrap(), 0);
+    /// assert_eq!(told.try_recv(), Ok(("no_hits".to_owned(), true)));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;
@@ -260,6 +300,14 @@ impl<A, S> Fallback<A, S> {
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::Fallback;
+    ///
+    /// assert_eq!(Fallback::value(0).name(), "fallback");
+    /// assert_eq!(Fallback::value(0).named("no_hits")?.name(), "no_hits");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -268,6 +316,14 @@ impl<A, S> Fallback<A, S> {
     ///
     /// # Errors
     /// The call's own error when that is not to be answered; with a fallback that can fail, a [`FallbackError`].
+    ///
+    /// ```
+    /// use resilience_core::Fallback;
+    ///
+    /// let unknown = Fallback::value("unknown".to_owned());
+    /// assert_eq!(unknown.call(|| Ok::<_, std::io::Error>("Ada".to_owned())).unwrap(), "Ada");
+    /// assert_eq!(unknown.call(|| Err(std::io::Error::other("down"))).unwrap(), "unknown");
+    /// ```
     pub fn call<T, E, E2>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, A::Error>
     where
         A: Answer<T, E, Second = E2, Answering = Ready<Result<T, E2>>>,
@@ -303,6 +359,19 @@ impl<A, S> Fallback<A, S> {
     ///
     /// # Errors
     /// The call's own error when that is not to be answered; with a fallback that can fail, a [`FallbackError`].
+    ///
+    /// ```
+    /// use resilience_core::Fallback;
+    ///
+    /// let unknown = Fallback::value("unknown");
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// assert_eq!(unknown.call_async(|| async { Ok::<_, std::io::Error>("Ada") }).await?, "Ada");
+    /// assert_eq!(unknown.call_async(|| async { Err(std::io::Error::other("down")) }).await?, "unknown");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn call_async<T, E, F>(&self, operation: impl FnOnce() -> F) -> Result<T, A::Error>
     where
         F: Future<Output = Result<T, E>>,

@@ -24,6 +24,16 @@ use config::millionths;
 use machine::{Machine, Terms, WHOLE};
 
 /// A shedder's figures. Limits, maximum and pressure belong together; counts may be some calls apart.
+///
+/// ```
+/// use resilience_core::LoadShedder;
+///
+/// let shedder = LoadShedder::builder("api").max_concurrent(20).build()?;
+/// let statistics = shedder.statistics();
+/// assert_eq!((statistics.in_flight, statistics.max_concurrent, statistics.pressure), (0, 20, 0.0));
+/// assert_eq!(statistics.priorities.each_ref().map(|of| of.limit), [5, 10, 16, 19, 20]);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -59,6 +69,17 @@ impl LoadShedderStatistics {
 }
 
 /// The figures of one priority.
+///
+/// ```
+/// use resilience_core::{LoadShedder, Priority};
+///
+/// let shedder = LoadShedder::builder("api").max_concurrent(1).build()?;
+/// let _permit = shedder.try_acquire(Priority::Low);
+/// assert!(shedder.try_acquire(Priority::Low).is_err());
+/// let low = *shedder.statistics().of(Priority::Low);
+/// assert_eq!((low.priority, low.admitted, low.rejected), (Priority::Low, 1, 1));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -131,11 +152,25 @@ impl fmt::Debug for LoadShedder {
 
 impl LoadShedder {
     /// Starts building a shedder called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::LoadShedder;
+    ///
+    /// assert_eq!(LoadShedder::builder("api").build()?.statistics().max_concurrent, 100);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> LoadShedderBuilder {
         LoadShedderBuilder::new(name.into())
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::LoadShedder;
+    ///
+    /// assert_eq!(LoadShedder::builder("api").build()?.name(), "api");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -177,6 +212,17 @@ impl LoadShedder {
     ///
     /// # Errors
     /// A [`Rejection`] when as many calls are in flight as this priority may see.
+    ///
+    /// ```
+    /// use resilience_core::{LoadShedder, Priority, Reason};
+    ///
+    /// let shedder = LoadShedder::builder("api").max_concurrent(2).build()?;
+    /// let _permit = shedder.try_acquire(Priority::Low).expect("nobody is inside");
+    /// let refused = shedder.try_acquire(Priority::Low).unwrap_err(); // half of it is in use
+    /// assert_eq!(refused.reason, Reason::Shed { priority: Priority::Low });
+    /// assert!(shedder.try_acquire(Priority::High).is_ok());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn try_acquire(&self, priority: Priority) -> Result<Permit<'_>, Rejection> {
         self.enter(priority).map(|()| Permit::new(Cow::Borrowed(self)))
     }

@@ -12,6 +12,15 @@ use crate::event::Observers;
 pub(crate) const MAX_WAITING: u32 = 1_000_000;
 
 /// Builds a [`Bulkhead`].
+///
+/// ```
+/// use resilience_core::Bulkhead;
+///
+/// let limits = Bulkhead::builder("reports").max_concurrent(10).max_waiting(50);
+/// let statistics = limits.build()?.statistics();
+/// assert_eq!((statistics.max_concurrent, statistics.max_waiting), (10, 50));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct BulkheadBuilder {
     name: Arc<str>,
@@ -27,6 +36,16 @@ impl BulkheadBuilder {
     }
 
     /// How many can be inside at once: from 1; default 25.
+    ///
+    /// ```
+    /// use resilience_core::Bulkhead;
+    ///
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(2).build()?;
+    /// let (one, two) = (bulkhead.try_acquire(), bulkhead.try_acquire());
+    /// assert!(one.is_ok() && two.is_ok());
+    /// assert!(bulkhead.try_acquire().is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn max_concurrent(mut self, calls: u32) -> Self {
         self.max_concurrent = calls;
@@ -34,6 +53,17 @@ impl BulkheadBuilder {
     }
 
     /// How many can wait at once, at most 1000000; default 100. With 0 nobody waits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Bulkhead, Reason};
+    ///
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).max_waiting(0).build()?;
+    /// let _permit = bulkhead.try_acquire();
+    /// let refused = bulkhead.acquire(Duration::from_secs(1)).unwrap_err(); // at once
+    /// assert_eq!(refused.reason, Reason::BulkheadQueueFull);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn max_waiting(mut self, callers: u32) -> Self {
         self.max_waiting = callers;
@@ -41,6 +71,18 @@ impl BulkheadBuilder {
     }
 
     /// What it measures waits by; in a pipeline the pipeline's clock does. Default: the system's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Bulkhead, ManualClock};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).clock(time.clock()).build()?;
+    /// let _permit = bulkhead.try_acquire();
+    /// assert!(bulkhead.acquire(Duration::from_secs(3600)).is_err()); // takes no real time
+    /// assert_eq!(time.elapsed(), Duration::from_secs(3600));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -48,6 +90,24 @@ impl BulkheadBuilder {
     }
 
     /// Who hears of its refusals. Default: nobody.
+    ///
+    /// ```
+    /// use std::sync::{Arc, mpsc};
+    /// use resilience_core::{Bulkhead, Event, Observers};
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let listen = move |event: &Event<'_>| {
+    ///     if let Event::Rejected { rejection, .. } = event {
+    ///         tell.send(rejection.to_string()).unwrap();
+    ///     }
+    /// };
+    /// let observers = Observers::new().with(Arc::new(listen));
+    /// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).observers(observers).build()?;
+    /// let _permit = bulkhead.try_acquire();
+    /// assert!(bulkhead.try_acquire().is_err());
+    /// assert_eq!(told.try_recv().unwrap(), "bulkhead `reports` is full");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;

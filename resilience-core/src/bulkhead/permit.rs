@@ -7,6 +7,18 @@ use super::Bulkhead;
 
 /// The right to make one call, given by [`Bulkhead::try_acquire`] and its kin. Dropping it gives it back, to the first
 /// who waits.
+///
+/// ```
+/// use resilience_core::Bulkhead;
+///
+/// let bulkhead = Bulkhead::builder("reports").max_concurrent(1).build()?;
+/// {
+///     let _permit = bulkhead.try_acquire().expect("nobody is inside");
+///     assert_eq!(bulkhead.statistics().in_flight, 1);
+/// }
+/// assert_eq!(bulkhead.statistics().in_flight, 0);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[must_use = "a permit that is dropped at once bounds nothing"]
 pub struct Permit<'a> {
     /// Only gone when the permit was turned into another one.

@@ -12,6 +12,22 @@ use crate::config::{self, ConfigError};
 use crate::event::Observers;
 
 /// Builds [`Chaos`].
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::{Category, Chaos, Class, ManualClock};
+///
+/// let time = ManualClock::auto_advancing();
+/// let chaos = Chaos::builder("slow_and_broken")
+///     .latency(1.0, Duration::from_secs(2))
+///     .fault(1.0, Class::of(Category::Network))
+///     .clock(time.clock())
+/// #     .allow_in_release(true)
+///     .build()?;
+/// assert!(chaos.call(|| "42".parse::<u8>()).is_err());
+/// assert_eq!(time.elapsed(), Duration::from_secs(2));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct ChaosBuilder {
     pub(super) name: Arc<str>,
@@ -135,6 +151,14 @@ impl ChaosBuilder {
     }
 
     /// Whether it starts enabled. Default: yes.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Chaos, Class};
+    ///
+    /// let chaos = Chaos::builder("down").fault(1.0, Class::of(Category::Network)).enabled(false).build()?;
+    /// assert_eq!(chaos.call(|| "42".parse::<u8>()), Ok(42));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
@@ -158,6 +182,21 @@ impl ChaosBuilder {
     }
 
     /// How injected latency is waited for. Default: the system's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Chaos, ManualClock};
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// let chaos = Chaos::builder("slow")
+    ///     .latency(1.0, Duration::from_secs(3600))
+    ///     .clock(time.clock())
+    /// #     .allow_in_release(true)
+    ///     .build()?;
+    /// assert_eq!(chaos.call(|| "42".parse::<u8>()), Ok(42)); // takes no real time
+    /// assert_eq!(time.elapsed(), Duration::from_secs(3600));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -165,6 +204,26 @@ impl ChaosBuilder {
     }
 
     /// Who hears that chaos was switched, and of each injection. Default: nobody; `tracing` is told of the switch anyhow.
+    ///
+    /// ```
+    /// use std::sync::{Arc, mpsc};
+    /// use resilience_core::{Category, Chaos, Class, Event, Observers};
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let listen = move |event: &Event<'_>| {
+    ///     if let Event::Notice { action, .. } = event {
+    ///         tell.send(action.to_string()).unwrap();
+    ///     }
+    /// };
+    /// let chaos = Chaos::builder("down")
+    ///     .fault(1.0, Class::of(Category::Network))
+    ///     .observers(Observers::new().with(Arc::new(listen)))
+    /// #     .allow_in_release(true)
+    ///     .build()?;
+    /// assert!(chaos.call(|| "42".parse::<u8>()).is_err());
+    /// assert_eq!(told.try_iter().collect::<Vec<_>>(), ["enabled", "fault_injected"]);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;

@@ -7,6 +7,20 @@ use super::Chaos;
 use crate::outcome::Error;
 
 /// Chaos, and results that take the operation's place: made by [`Chaos::with_outcome`].
+///
+/// ```
+/// use resilience_core::Chaos;
+/// use resilience_core::chaos::WithOutcome;
+///
+/// let chaos = Chaos::builder("web")
+/// #     .allow_in_release(true)
+///     .build()?;
+/// let overloaded: WithOutcome<_> = chaos.with_outcome(1.0, || Ok::<u16, std::io::Error>(503))?;
+/// assert_eq!(overloaded.call(|| Ok(200)).unwrap(), 503);
+/// chaos.set_enabled(false); // one switch for both
+/// assert_eq!(overloaded.call(|| Ok(200)).unwrap(), 200);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Clone)]
 pub struct WithOutcome<F> {
     pub(super) chaos: Chaos,

@@ -59,11 +59,30 @@ impl From<&ManualClock> for Clock {
 
 impl ManualClock {
     /// A clock that stands still; waiting on it blocks until another thread advances it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// assert_eq!(time.elapsed(), Duration::ZERO);
+    /// time.advance(Duration::from_secs(1));
+    /// assert_eq!(time.elapsed(), Duration::from_secs(1));
+    /// ```
     pub fn new() -> Self {
         Self::with_mode(false)
     }
 
     /// A clock on which a wait moves the time to the wait's end instead of blocking.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::auto_advancing();
+    /// time.clock().sleep_blocking(Duration::from_secs(60)); // returns at once
+    /// assert_eq!(time.elapsed(), Duration::from_secs(60));
+    /// ```
     pub fn auto_advancing() -> Self {
         Self::with_mode(true)
     }
@@ -92,22 +111,66 @@ impl ManualClock {
     }
 
     /// The clock that this handle moves, to give to policies.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// let clock = time.clock();
+    /// time.advance(Duration::from_secs(5));
+    /// assert_eq!(clock.now(), time.now());
+    /// ```
     pub fn clock(&self) -> Clock {
         Clock(Source::Manual(self.clone()))
     }
 
     /// The time on the clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// let before = time.now();
+    /// time.advance(Duration::from_millis(20));
+    /// assert_eq!(time.now(), before + Duration::from_millis(20));
+    /// ```
     pub fn now(&self) -> Instant {
         // Acquire pairs with the release in `advance_to`: who sees the time sees what was done before it was set.
         Instant::from_nanos(self.0.now.load(Ordering::Acquire))
     }
 
     /// How far the clock has moved since it was made.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// time.advance(Duration::from_secs(1));
+    /// time.advance(Duration::from_secs(2));
+    /// assert_eq!(time.elapsed(), Duration::from_secs(3));
+    /// ```
     pub fn elapsed(&self) -> Duration {
         self.now().saturating_duration_since(MANUAL_ORIGIN)
     }
 
     /// Moves the clock forward and wakes everything that waited for the time passed. Moves wall time as far.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// let (clock, hour) = (time.clock(), Duration::from_secs(3600));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// tokio::join!(clock.sleep(hour), async { time.advance(hour) }); // the sleeper is woken
+    /// # });
+    /// assert_eq!(time.elapsed(), hour);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn advance(&self, duration: Duration) {
         let moved = |now: u64| Some(now.saturating_add(nanos(duration)));
         // AcqRel: as in `advance_to`. An update, so that two threads that advance at once both count.
@@ -118,6 +181,17 @@ impl ManualClock {
     }
 
     /// Moves the clock forward to `instant`; does nothing when that lies in the past.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// let start = time.now();
+    /// time.advance_to(start + Duration::from_secs(5));
+    /// time.advance_to(start); // not back
+    /// assert_eq!(time.elapsed(), Duration::from_secs(5));
+    /// ```
     pub fn advance_to(&self, instant: Instant) {
         let before = self.0.now.fetch_max(instant.as_nanos(), Ordering::AcqRel);
         if before < instant.as_nanos() {
@@ -132,11 +206,31 @@ impl ManualClock {
     }
 
     /// Steps the wall clock, and only it: monotonic time is not touched.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// time.set_wall(SystemTime::UNIX_EPOCH);
+    /// assert_eq!(time.wall(), SystemTime::UNIX_EPOCH);
+    /// assert_eq!(time.elapsed(), Duration::ZERO);
+    /// ```
     pub fn set_wall(&self, wall: SystemTime) {
         *self.0.wall_base.lock().unwrap_or_else(PoisonError::into_inner) = (wall, self.now());
     }
 
     /// The wall time on this clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::new();
+    /// let before = time.wall();
+    /// time.advance(Duration::from_secs(60));
+    /// assert_eq!(time.wall(), before + Duration::from_secs(60));
+    /// ```
     pub fn wall(&self) -> SystemTime {
         let (wall, at) = *self.0.wall_base.lock().unwrap_or_else(PoisonError::into_inner);
         wall + self.now().saturating_duration_since(at)

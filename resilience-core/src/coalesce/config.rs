@@ -13,6 +13,15 @@ use crate::event::Observers;
 const MAX: u32 = 1_000_000;
 
 /// Builds a [`Coalesce`].
+///
+/// ```
+/// use resilience_core::Coalesce;
+///
+/// let flights = Coalesce::<u64, u64, ()>::builder("users").max_keys(50).max_followers(20).build()?;
+/// let statistics = flights.statistics();
+/// assert_eq!((statistics.max_keys, statistics.max_followers), (50, 20));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 pub struct CoalesceBuilder<K, T, E> {
     name: Arc<str>,
     max_keys: u32,
@@ -43,6 +52,19 @@ impl<K, T, E> CoalesceBuilder<K, T, E> {
     }
 
     /// For how many keys calls can be under way at once: 1 to 1000000, default 10000. A call for one more is refused.
+    ///
+    /// ```
+    /// use resilience_core::{Coalesce, Reason};
+    ///
+    /// let flights = Coalesce::<u64, u64, ()>::builder("users").max_keys(1).build()?;
+    /// let outer = flights.call(1, || {
+    ///     let refused = flights.call(2, || Ok(2)).unwrap_err(); // key 1 is under way
+    ///     assert_eq!(refused.as_rejection().unwrap().reason, Reason::TooManyFlights { max_keys: 1 });
+    ///     Ok(1)
+    /// });
+    /// assert_eq!(outer, Ok(1));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn max_keys(mut self, keys: u32) -> Self {
         self.max_keys = keys;
@@ -50,6 +72,24 @@ impl<K, T, E> CoalesceBuilder<K, T, E> {
     }
 
     /// How many calls can follow one key's flight: 1 to 1000000, default 1000. One more is refused.
+    ///
+    /// ```
+    /// use resilience_core::{Coalesce, Reason};
+    ///
+    /// let flights = Coalesce::<u64, u64, ()>::builder("squares").max_followers(1).build()?;
+    /// let square = || flights.call_async(7, || async {
+    ///     tokio::task::yield_now().await;
+    ///     Ok(49)
+    /// });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// let (leader, follower, refused) = tokio::join!(square(), square(), square());
+    /// assert_eq!((leader, follower), (Ok(49), Ok(49)));
+    /// let reason = refused.unwrap_err().as_rejection().unwrap().reason;
+    /// assert_eq!(reason, Reason::TooManyFollowers { max_followers: 1 });
+    /// # });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn max_followers(mut self, followers: u32) -> Self {
         self.max_followers = followers;
@@ -57,6 +97,23 @@ impl<K, T, E> CoalesceBuilder<K, T, E> {
     }
 
     /// Who hears of its refusals. Default: nobody.
+    ///
+    /// ```
+    /// use std::sync::{Arc, mpsc};
+    /// use resilience_core::{Coalesce, Event, Observers};
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let listen = move |event: &Event<'_>| {
+    ///     if let Event::Rejected { rejection, .. } = event {
+    ///         tell.send(rejection.reason.as_str()).unwrap();
+    ///     }
+    /// };
+    /// let observers = Observers::new().with(Arc::new(listen));
+    /// let flights = Coalesce::<u64, u64, ()>::builder("users").observers(observers).build()?;
+    /// let _ = flights.call(1, || flights.call(1, || Ok(1)).map_err(|_| ())); // from inside itself
+    /// assert_eq!(told.try_recv(), Ok("waits_for_itself"));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;

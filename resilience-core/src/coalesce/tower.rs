@@ -46,6 +46,26 @@ pub struct CoalesceLayer<K, T, E, F> {
 
 impl<K, T, E, F> CoalesceLayer<K, T, E, F> {
     /// A layer by which requests of the same `key` share one call.
+    ///
+    /// ```
+    /// use resilience_core::Coalesce;
+    /// use resilience_core::coalesce::CoalesceLayer;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// let flights = Coalesce::<usize, usize, std::io::ErrorKind>::builder("lengths").build()?;
+    /// let layer = CoalesceLayer::new(flights.clone(), |word: &&str| word.len());
+    /// let service = layer.layer(service_fn(|word: &'static str| async move {
+    ///     tokio::task::yield_now().await;
+    ///     Ok(word.len())
+    /// }));
+    /// let lengths = tokio::join!(service.clone().oneshot("one"), service.oneshot("two")); // both have key 3
+    /// assert_eq!((lengths, flights.statistics().led), ((Ok(3), Ok(3)), 1));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn new<Request>(flights: Coalesce<K, T, E>, key: F) -> Self
     where
         F: Fn(&Request) -> K,
@@ -75,6 +95,23 @@ impl<S, K, T, E, F: Clone> Layer<S> for CoalesceLayer<K, T, E, F> {
 }
 
 /// A service whose requests are coalesced: made by [`CoalesceLayer`].
+///
+/// ```
+/// use resilience_core::Coalesce;
+/// use resilience_core::coalesce::{CoalesceLayer, CoalesceService};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// let flights = Coalesce::<u32, u32, std::io::ErrorKind>::builder("answers").build()?;
+/// let layer = CoalesceLayer::new(flights, |question: &u32| *question);
+/// let service: CoalesceService<_, u32, u32, _, _> =
+///     layer.layer(service_fn(|question: u32| async move { Ok(question * 2) }));
+/// assert_eq!(service.oneshot(21).await, Ok(42));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct CoalesceService<S, K, T, E, F> {
     inner: S,
     flights: Coalesce<K, T, E>,
@@ -121,6 +158,24 @@ where
 
 pin_project! {
     /// The response of a [`CoalesceService`]. Dropping it hands the lead to a follower, if it leads.
+    ///
+    /// ```
+    /// use resilience_core::Coalesce;
+    /// use resilience_core::coalesce::{CoalesceLayer, CoalesceResponse};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// let flights = Coalesce::<u32, u32, std::io::ErrorKind>::builder("answers").build()?;
+    /// let layer = CoalesceLayer::new(flights.clone(), |question: &u32| *question);
+    /// let mut service = layer.layer(service_fn(|question: u32| async move { Ok(question * 2) }));
+    /// let response: CoalesceResponse<_, u32, u32, _, _> = service.call(21);
+    /// assert_eq!(flights.statistics().led, 0); // nothing happens before it is awaited
+    /// assert_eq!(response.await, Ok(42));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "futures do nothing unless awaited"]
     pub struct CoalesceResponse<S, Request, K, T, E>
     where

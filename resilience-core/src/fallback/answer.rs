@@ -47,9 +47,46 @@ pub trait Answer<T, E> {
     type Answering: Future<Output = Result<T, Self::Second>>;
 
     /// Begins an answer to `error`.
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// # use std::future::{Ready, ready};
+    /// use resilience_core::fallback::Answer;
+    ///
+    /// # struct Zero;
+    /// # impl<E> Answer<u32, E> for Zero {
+    /// #     type Second = Infallible;
+    /// #     type Error = E;
+    /// #     type Answering = Ready<Result<u32, Infallible>>;
+    /// fn answer(&self, _: &E) -> Self::Answering {
+    ///     ready(Ok(0))
+    /// }
+    /// #     fn unanswered(first: E, _: Option<Infallible>) -> E { first }
+    /// # }
+    /// assert_eq!(Zero.answer(&"connection refused").into_inner(), Ok(0));
+    /// ```
     fn answer(&self, error: &E) -> Self::Answering;
 
     /// The error of a call that was not answered: by intent, or because the answer failed (`second`).
+    ///
+    /// ```
+    /// # use std::convert::Infallible;
+    /// # use std::future::{Ready, ready};
+    /// use resilience_core::fallback::Answer;
+    ///
+    /// # struct Zero;
+    /// # impl<E> Answer<u32, E> for Zero {
+    /// #     type Second = Infallible;
+    /// #     type Error = E;
+    /// #     type Answering = Ready<Result<u32, Infallible>>;
+    /// #     fn answer(&self, _: &E) -> Self::Answering { ready(Ok(0)) }
+    /// // There is always an answer, so what was not answered was not to be.
+    /// fn unanswered(first: E, _: Option<Infallible>) -> E {
+    ///     first
+    /// }
+    /// # }
+    /// assert_eq!(<Zero as Answer<u32, &str>>::unanswered("no such user", None), "no such user");
+    /// ```
     fn unanswered(first: E, second: Option<Self::Second>) -> Self::Error;
 }
 
@@ -62,6 +99,19 @@ fn only_first<E>(first: E, second: Option<Infallible>) -> E {
 }
 
 /// Answers with a clone of a value: made by [`Fallback::value`](super::Fallback::value).
+///
+/// ```
+/// use resilience_core::Fallback;
+/// use resilience_core::fallback::Value;
+///
+/// struct Search {
+///     no_hits: Fallback<Value<Vec<String>>>,
+/// }
+/// let search = Search { no_hits: Fallback::value(Vec::new()) };
+/// let hits = search.no_hits.call(|| Err(std::io::Error::other("down")))?;
+/// assert!(hits.is_empty());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Value<T>(pub(super) T);
 
@@ -80,6 +130,19 @@ impl<T: Clone, E> Answer<T, E> for Value<T> {
 }
 
 /// Answers by a function: made by [`Fallback::from_fn`](super::Fallback::from_fn).
+///
+/// ```
+/// use std::io;
+/// use resilience_core::Fallback;
+/// use resilience_core::fallback::FromFn;
+///
+/// struct Pages {
+///     apology: Fallback<FromFn<fn(&io::Error) -> String>>,
+/// }
+/// let pages = Pages { apology: Fallback::from_fn(|error| format!("not now: {error}")) };
+/// assert_eq!(pages.apology.call(|| Err(io::Error::other("maintenance")))?, "not now: maintenance");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct FromFn<F>(pub(super) F);
 
@@ -98,6 +161,19 @@ impl<T, E, F: Fn(&E) -> T> Answer<T, E> for FromFn<F> {
 }
 
 /// Answers by a function that may fail: made by [`Fallback::try_from_fn`](super::Fallback::try_from_fn).
+///
+/// ```
+/// use std::io;
+/// use resilience_core::Fallback;
+/// use resilience_core::fallback::TryFromFn;
+///
+/// struct Users {
+///     cached: Fallback<TryFromFn<fn(&io::Error) -> Result<u32, &'static str>>>,
+/// }
+/// let users = Users { cached: Fallback::try_from_fn(|_| Err("the cache is cold")) };
+/// let error = users.cached.call(|| Err(io::Error::other("down"))).unwrap_err();
+/// assert_eq!(error.second, Some("the cache is cold"));
+/// ```
 #[derive(Clone, Copy)]
 pub struct TryFromFn<F>(pub(super) F);
 
@@ -116,6 +192,22 @@ impl<T, E, E2, F: Fn(&E) -> Result<T, E2>> Answer<T, E> for TryFromFn<F> {
 }
 
 /// Answers by an async function: made by [`Fallback::from_async_fn`](super::Fallback::from_async_fn).
+///
+/// ```
+/// use std::future::{Ready, ready};
+/// use std::io;
+/// use resilience_core::Fallback;
+/// use resilience_core::fallback::FromAsyncFn;
+///
+/// struct Users {
+///     mirror: Fallback<FromAsyncFn<fn(&io::Error) -> Ready<u32>>>,
+/// }
+/// let users = Users { mirror: Fallback::from_async_fn(|_| ready(7)) };
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// let answer = runtime.block_on(users.mirror.call_async(|| async { Err(io::Error::other("down")) }))?;
+/// assert_eq!(answer, 7);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct FromAsyncFn<F>(pub(super) F);
 
@@ -135,6 +227,23 @@ impl<T, E, F: Fn(&E) -> Fut, Fut: Future<Output = T>> Answer<T, E> for FromAsync
 
 /// Answers by an async function that may fail: made by
 /// [`Fallback::try_from_async_fn`](super::Fallback::try_from_async_fn).
+///
+/// ```
+/// use std::future::{Ready, ready};
+/// use std::io;
+/// use resilience_core::Fallback;
+/// use resilience_core::fallback::TryFromAsyncFn;
+///
+/// type Mirrored = Ready<Result<u32, &'static str>>;
+/// struct Users {
+///     mirror: Fallback<TryFromAsyncFn<fn(&io::Error) -> Mirrored>>,
+/// }
+/// let users = Users { mirror: Fallback::try_from_async_fn(|_| ready(Err("the mirror is down"))) };
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// let error = runtime.block_on(users.mirror.call_async(|| async { Err(io::Error::other("down")) })).unwrap_err();
+/// assert_eq!(error.second, Some("the mirror is down"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct TryFromAsyncFn<F>(pub(super) F);
 

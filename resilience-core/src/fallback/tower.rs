@@ -37,6 +37,21 @@ pub struct FallbackLayer<A, S = EveryError> {
 
 impl<A, S> FallbackLayer<A, S> {
     /// A layer that answers by `fallback`.
+    ///
+    /// ```
+    /// use resilience_core::Fallback;
+    /// use resilience_core::fallback::FallbackLayer;
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// let layer = FallbackLayer::new(Fallback::from_fn(|error: &std::io::Error| error.to_string()));
+    /// let service = layer.layer(service_fn(|_: u32| async { Err::<String, _>(std::io::Error::other("down")) }));
+    /// assert_eq!(service.oneshot(21).await?, "down");
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub const fn new(fallback: Fallback<A, S>) -> Self {
         Self { fallback }
     }
@@ -63,6 +78,21 @@ impl<I, A, S: Clone> Layer<I> for FallbackLayer<A, S> {
 }
 
 /// A service behind a fallback: made by [`FallbackLayer`].
+///
+/// ```
+/// use resilience_core::Fallback;
+/// use resilience_core::fallback::{FallbackLayer, FallbackService, Value};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// let inner = service_fn(|question: u32| async move { Ok::<_, std::io::Error>(question * 2) });
+/// let service: FallbackService<_, Value<u32>> = FallbackLayer::new(Fallback::value(0)).layer(inner);
+/// assert_eq!(service.oneshot(21).await?, 42); // nothing to answer for
+/// # Ok::<(), std::io::Error>(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct FallbackService<I, A, S = EveryError> {
     inner: I,
     fallback: Fallback<A, S>,
@@ -103,6 +133,22 @@ where
 
 pin_project! {
     /// The response of a [`FallbackService`]. Dropping it cancels the call or its answer.
+    ///
+    /// ```
+    /// use resilience_core::Fallback;
+    /// use resilience_core::fallback::{EveryError, FallbackFuture, FallbackLayer, Value};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(async {
+    /// let inner = service_fn(|_: u32| async { Err::<u32, _>(std::io::Error::other("down")) });
+    /// let mut service = FallbackLayer::new(Fallback::value(0)).layer(inner);
+    /// let response: FallbackFuture<_, u32, Value<u32>, EveryError> = service.call(21);
+    /// assert_eq!(response.await?, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use = "futures do nothing unless awaited"]
     pub struct FallbackFuture<I, Request, A, S>
     where

@@ -8,6 +8,14 @@ use crate::config::{self, ConfigError};
 use crate::event::Observers;
 
 /// Builds a [`LoadShedder`], or gives one new settings by [`LoadShedder::reconfigure`].
+///
+/// ```
+/// use resilience_core::{LoadShedder, Priority};
+///
+/// let shedder = LoadShedder::builder("api").max_concurrent(10).share(Priority::Low, 0.3).build()?;
+/// assert_eq!(shedder.statistics().of(Priority::Low).limit, 3);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct LoadShedderBuilder {
     name: Arc<str>,
@@ -23,6 +31,15 @@ impl LoadShedderBuilder {
     }
 
     /// How many calls can be in flight at once: from 1; default 100.
+    ///
+    /// ```
+    /// use resilience_core::{LoadShedder, Priority};
+    ///
+    /// let shedder = LoadShedder::builder("api").max_concurrent(1).build()?;
+    /// let _permit = shedder.try_acquire(Priority::Critical).expect("nobody is inside");
+    /// assert!(shedder.try_acquire(Priority::Critical).is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[doc(alias("max_concurrency", "limit"))]
     #[must_use]
     pub fn max_concurrent(mut self, calls: u32) -> Self {
@@ -51,6 +68,23 @@ impl LoadShedderBuilder {
     }
 
     /// Who hears of its refusals. Default: nobody.
+    ///
+    /// ```
+    /// use std::sync::{Arc, mpsc};
+    /// use resilience_core::{Event, LoadShedder, Observers, Priority};
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let listen = move |event: &Event<'_>| {
+    ///     if let Event::Rejected { rejection, .. } = event {
+    ///         tell.send(rejection.to_string()).unwrap();
+    ///     }
+    /// };
+    /// let observers = Observers::new().with(Arc::new(listen));
+    /// let shedder = LoadShedder::builder("api").share(Priority::Background, 0.0).observers(observers).build()?;
+    /// assert!(shedder.try_acquire(Priority::Background).is_err());
+    /// assert_eq!(told.try_recv().unwrap(), "load shedder `api` has no room for background calls");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;

@@ -6,6 +6,18 @@ use std::fmt;
 use super::LoadShedder;
 
 /// The right to make one call, given by [`LoadShedder::try_acquire`] and its kin. Dropping it gives it back.
+///
+/// ```
+/// use resilience_core::{LoadShedder, Priority};
+///
+/// let shedder = LoadShedder::builder("api").build()?;
+/// {
+///     let _permit = shedder.try_acquire(Priority::Normal).expect("nobody is inside");
+///     assert_eq!(shedder.statistics().in_flight, 1);
+/// }
+/// assert_eq!(shedder.statistics().in_flight, 0);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[must_use = "a permit that is dropped at once bounds nothing"]
 pub struct Permit<'a> {
     /// Only gone when the permit was turned into another one.

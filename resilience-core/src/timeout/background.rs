@@ -18,6 +18,20 @@ use crate::retry;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The figures of a [`Background`], read one after the other.
+///
+/// ```
+/// use resilience_core::Background;
+///
+/// let tasks = Background::builder("reports").build()?;
+/// let mut task = None;
+/// drop(tasks.detach(|it| task = Some(it), async { Ok::<(), ()>(()) })); // nobody waits for it
+/// assert_eq!((tasks.statistics().running, tasks.statistics().left_behind), (1, 1));
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// runtime.block_on(task.unwrap()); // it goes on to its end
+/// let statistics = tasks.statistics();
+/// assert_eq!((statistics.running, statistics.left_behind, statistics.ended_late), (0, 0, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -83,12 +97,26 @@ impl fmt::Debug for Background {
 
 impl Background {
     /// Starts building one called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::Background;
+    ///
+    /// assert_eq!(Background::builder("render").build()?.statistics().max_running, 64);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> BackgroundBuilder {
         let name = name.into();
         BackgroundBuilder { name, max_running: 64, clock: Clock::system(), observers: Observers::new() }
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::Background;
+    ///
+    /// assert_eq!(Background::builder("render").build()?.name(), "render");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         self.0.room.name()
     }
@@ -249,6 +277,14 @@ pub(super) struct Running {
 }
 
 /// Builds a [`Background`].
+///
+/// ```
+/// use resilience_core::Background;
+///
+/// let threads = Background::builder("render").max_running(8).build()?;
+/// assert_eq!(threads.statistics().max_running, 8);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct BackgroundBuilder {
     name: Arc<str>,
@@ -259,6 +295,20 @@ pub struct BackgroundBuilder {
 
 impl BackgroundBuilder {
     /// How many operations can run at once, those left behind included: from 1; default 64.
+    ///
+    /// ```
+    /// use resilience_core::{Background, Reason};
+    ///
+    /// let threads = Background::builder("render").max_running(1).build()?;
+    /// let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    /// let _first = threads.on_thread(move || stopped.recv());
+    /// let second = threads.on_thread(|| Ok::<(), ()>(()));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// let refused = runtime.block_on(second).unwrap_err();
+    /// assert_eq!(refused.as_rejection().unwrap().reason, Reason::BulkheadFull);
+    /// # drop(stop);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn max_running(mut self, operations: u32) -> Self {
         self.max_running = operations;
@@ -266,6 +316,29 @@ impl BackgroundBuilder {
     }
 
     /// What it measures by how late an operation ended. Default: the system's clock.
+    ///
+    /// ```
+    /// # use std::sync::{Arc, mpsc};
+    /// use std::time::Duration;
+    /// use resilience_core::{Background, Event, ManualClock, Observers};
+    ///
+    /// let time = ManualClock::new();
+    /// # let (tell, told) = mpsc::channel();
+    /// # let listen = move |event: &Event<'_>| {
+    /// #     if let Event::Notice { detail, .. } = event {
+    /// #         tell.send(detail.to_string()).unwrap();
+    /// #     }
+    /// # };
+    /// # let observers = Observers::new().with(Arc::new(listen));
+    /// let tasks = Background::builder("reports").clock(time.clock()).observers(observers).build()?;
+    /// let mut task = None;
+    /// drop(tasks.detach(|it| task = Some(it), async { Ok::<(), ()>(()) })); // nobody waits for it
+    /// time.advance(Duration::from_secs(30));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(task.unwrap());
+    /// assert_eq!(told.iter().nth(1).unwrap(), "succeeded 30s after it was started; nobody waited for the result");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -273,6 +346,25 @@ impl BackgroundBuilder {
     }
 
     /// Who hears of operations left behind and of their late ends. Default: nobody.
+    ///
+    /// ```
+    /// use std::sync::{Arc, mpsc};
+    /// use resilience_core::{Background, Event, Observers};
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let listen = move |event: &Event<'_>| {
+    ///     if let Event::Notice { action, .. } = event {
+    ///         tell.send(action.to_string()).unwrap();
+    ///     }
+    /// };
+    /// let tasks = Background::builder("reports").observers(Observers::new().with(Arc::new(listen))).build()?;
+    /// let mut task = None;
+    /// drop(tasks.detach(|it| task = Some(it), async { Ok::<(), ()>(()) }));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(task.unwrap());
+    /// assert_eq!(told.try_iter().collect::<Vec<_>>(), ["left_running", "ended_late"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;

@@ -104,6 +104,17 @@ impl<T, E> Drop for Handle<T, E> {
 /// [`Background::on_thread`](super::Background::on_thread) and [`Background::detach`](super::Background::detach).
 ///
 /// Dropping it leaves the operation to itself. When that ends, observers are told that its result was lost.
+///
+/// ```
+/// use resilience_core::Background;
+/// use resilience_core::timeout::Detached;
+///
+/// let threads = Background::builder("sums").build()?;
+/// let sum: Detached<u64, std::convert::Infallible> = threads.on_thread(|| Ok((1..=10).sum()));
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// assert_eq!(runtime.block_on(sum)?, 55);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it leaves the operation behind"]
 pub struct Detached<T, E> {
     state: State<T, E>,
@@ -206,6 +217,19 @@ impl<T, E> Drop for Detached<T, E> {
 pin_project! {
     /// An operation on its way to an executor: a future without a result, to be run to its end. A panic of the operation is
     /// kept for who waits for it.
+    ///
+    /// ```
+    /// use resilience_core::Background;
+    /// use resilience_core::timeout::Task;
+    ///
+    /// let tasks = Background::builder("sums").build()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// // An executor that runs the task on the spot.
+    /// let spawn = |task: Task<_, u32, std::convert::Infallible>| runtime.block_on(task);
+    /// let sum = tasks.detach(spawn, async { Ok(55) });
+    /// assert_eq!(runtime.block_on(sum)?, 55);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "an executor must run it"]
     pub struct Task<F, T, E> {
         // Declared, and so dropped, before the handle: an operation that is dropped is gone when that is told.
