@@ -1,4 +1,5 @@
 //! The policies most services want, around one blocking and one async call.
+//! `cargo run -p resilience-core --example quick_start`
 
 use std::time::Duration;
 
