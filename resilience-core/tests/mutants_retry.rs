@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use resilience_core::retry::RetryDecision;
-use resilience_core::{Backoff, Category, Class, Clock, Jitter, Retry};
+use resilience_core::{Backoff, Category, Class, Clock, Jitter, Retry, RetryBudget};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TEN_YEARS: Duration = Duration::from_secs(10 * 366 * 86_400);
@@ -70,4 +70,28 @@ fn each_jitter_reaches_both_ends_of_its_spread_and_goes_no_further() {
         let slack = (longest.saturating_sub(shortest)) / 50;
         assert!(least <= shortest + slack && most + slack >= longest, "{jitter:?}: {least:?} to {most:?}");
     }
+}
+
+#[test]
+fn a_budget_keeps_what_it_counted_unless_its_window_changes() {
+    let (clock, _time) = Clock::manual();
+    let numbers = |ratio| RetryBudget::builder().ratio(ratio).min_per_second(0.0);
+    let budget = numbers(1.0).build().unwrap();
+    let retry = Retry::builder().budget(budget.clone()).build().unwrap();
+    for _ in 0..4 {
+        let _ = retry.start(clock.now());
+    }
+    budget.reconfigure(numbers(0.5)).unwrap();
+    let statistics = budget.statistics(clock.now());
+    assert_eq!((statistics.calls, statistics.available), (4, 2));
+    budget.reconfigure(numbers(0.5).window(SECOND * 20)).unwrap();
+    let statistics = budget.statistics(clock.now());
+    assert_eq!((statistics.calls, statistics.available), (0, 0));
+}
+
+#[test]
+fn a_budget_equals_its_clones_and_no_other() {
+    let budget = RetryBudget::default();
+    assert_eq!(budget, budget.clone());
+    assert_ne!(budget, RetryBudget::default());
 }

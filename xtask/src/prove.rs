@@ -10,18 +10,32 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::Stop;
-use crate::steps::{self, Step, Verdict};
+use crate::process::Ended;
+use crate::steps::{self, Counts, Step, Verdict};
 use crate::test;
 use crate::workspace::Workspace;
 
 /// The core's tests with many cases take a few minutes.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// What runs under Miri: the unit tests, which is where state machines and windows are looked at from inside, without two
+const MIRI_LIMIT: Duration = Duration::from_secs(6 * 60);
+
+/// What runs under Miri: the unit tests, which is where state machines and windows are looked at from inside, without three
 /// that do the same thing thousands of times. An interpreter is a hundred times slower than a processor; the other tests
 /// would take hours.
-const MIRI_TESTS: &[&str] =
-    &["--lib", "--", "--skip", "threads_that_advance_at_once", "--skip", "ids_sort_in_the_order"];
+const MIRI_TESTS: &[&str] = &[
+    "--lib",
+    "--",
+    "--skip",
+    "threads_that_advance_at_once",
+    "--skip",
+    "ids_sort_in_the_order",
+    "--skip",
+    "it_forgets_what_was_long_ago",
+    // Snapshots ask cargo for the workspace, which is a process.
+    "--skip",
+    "errors_say_what_happened",
+];
 
 /// Proofs of what the core claims.
 #[derive(Debug, clap::Args)]
@@ -84,8 +98,19 @@ fn plan(workspace: &Workspace, cases: u32) -> Vec<Step<'_>> {
             .env("PROPTEST_CASES", "1")
             .args(["--package", "resilience-core"])
             .args(MIRI_TESTS);
-        let ended = bench.run(&mut command, LIMIT)?;
-        Ok(test::judge(ended, &bench.output()))
+        let ended = bench.run(&mut command, MIRI_LIMIT)?;
+        let output = bench.output();
+        Ok(if matches!(ended, Ended::TimedOut(_)) && !output.contains("Undefined Behavior") {
+            // Building for it takes minutes, and so may a single test: what passed by then did pass.
+            let passed = output.lines().filter(|line| line.ends_with("... ok")).count();
+            let note = format!("NOT PROVEN in full: {passed} tests passed, then its time was over");
+            Verdict {
+                counts: Counts { passed: passed as u64, skipped: 1, ..Counts::default() },
+                ..Verdict::skipped(note)
+            }
+        } else {
+            test::judge(ended, &output)
+        })
     }));
     steps
 }
