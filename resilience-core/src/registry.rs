@@ -101,6 +101,18 @@ impl fmt::Debug for Registry {
 
 impl Registry {
     /// An empty registry whose policies go by `clock` and tell `observers`.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, Observers, Registry};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let registry = Registry::new(clock, Observers::new());
+    /// let limiter = registry.limiter("search", |builder| builder.burst(1))?;
+    /// limiter.try_acquire(1).unwrap();
+    /// time.advance(std::time::Duration::from_secs(60)); // its policies go by that clock
+    /// assert!(limiter.try_acquire(1).is_ok());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn new(clock: Clock, observers: Observers) -> Self {
         Self { clock, observers, contents: Arc::default() }
     }
@@ -192,6 +204,16 @@ impl Registry {
     ///
     /// # Errors
     /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default();
+    /// let breaker = registry.breaker("search", |builder| builder.consecutive_failures(3))?;
+    /// breaker.force_open();
+    /// assert!(registry.breaker("search", |builder| builder)?.try_acquire().is_err()); // the same one
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn breaker(
         &self,
         name: &str,
@@ -206,6 +228,15 @@ impl Registry {
     ///
     /// # Errors
     /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default();
+    /// registry.limiter("search", |builder| builder.burst(5))?.try_acquire(5).unwrap();
+    /// assert_eq!(registry.limiter("search", |builder| builder)?.statistics().available, 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn limiter(
         &self,
         name: &str,
@@ -291,6 +322,15 @@ impl Registry {
     ///
     /// # Errors
     /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    ///
+    /// let registry = Registry::default();
+    /// let budget = registry.budget("all", |builder| builder.ratio(0.1))?;
+    /// assert!(registry.budget("all", |builder| builder)? == budget);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn budget(
         &self,
         name: &str,
@@ -348,6 +388,16 @@ impl Registry {
     ///
     /// # Errors
     /// A [`ConfigError`] when it has to be made and cannot, or would be one too many.
+    ///
+    /// ```
+    /// use resilience_core::{Registry, Retry};
+    ///
+    /// let registry = Registry::default();
+    /// let pipeline = registry.pipeline("search", |builder| builder.retry(Retry::default()))?;
+    /// assert_eq!(pipeline.call(|| Ok::<_, std::io::Error>(3)).unwrap(), 3);
+    /// assert!(registry.snapshot().pipelines.contains("search"));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn pipeline(
         &self,
         name: &str,
@@ -360,6 +410,16 @@ impl Registry {
 
     /// Handles an error that happened in `component` while doing `operation`: classifies it, counts it, tells the
     /// observers, and returns the record.
+    ///
+    /// ```
+    /// use resilience_core::{Category, Registry};
+    ///
+    /// let registry = Registry::default();
+    /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    /// let context = registry.handle_error("registry", "fetch", &refused);
+    /// assert_eq!((context.class.category, context.operation.as_str()), (Category::Network, "fetch"));
+    /// assert_eq!(registry.snapshot().errors.total, 1);
+    /// ```
     pub fn handle_error<E>(&self, component: &str, operation: &str, error: &E) -> ErrorContext
     where
         E: Classify + std::error::Error + ?Sized,
@@ -370,6 +430,15 @@ impl Registry {
     }
 
     /// Counts a context made elsewhere and tells the observers.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, ErrorContext, Registry};
+    ///
+    /// let registry = Registry::default();
+    /// let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+    /// registry.record(&ErrorContext::new(&Clock::system(), "lsp", "rename", &late));
+    /// assert_eq!(registry.snapshot().errors.total, 1);
+    /// ```
     pub fn record(&self, context: &ErrorContext) {
         {
             let errors = &mut self.lock().errors;
@@ -381,6 +450,15 @@ impl Registry {
     }
 
     /// Everything at this moment.
+    ///
+    /// ```
+    /// use resilience_core::{BreakerState, Registry};
+    ///
+    /// let registry = Registry::default();
+    /// registry.breaker("search", |builder| builder)?.force_open();
+    /// assert_eq!(registry.snapshot().breakers["search"].state, BreakerState::ForcedOpen);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn snapshot(&self) -> RegistrySnapshot {
         let (shelves, errors) = {
             let contents = self.lock();

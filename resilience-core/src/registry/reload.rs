@@ -19,6 +19,17 @@ use crate::rate_limiter::{KeyedRateLimiter, KeyedRateLimiterBuilder, RateLimiter
 use crate::retry::{Retry, RetryBudget};
 
 /// What became of each policy of a configuration, as `breakers.search`. Every one is in exactly one of the lists.
+///
+/// ```
+/// use resilience_core::Registry;
+/// use resilience_core::config::ResilienceConfig;
+///
+/// let config: ResilienceConfig = toml::from_str("[breakers.search]\nconsecutive_failures = 3")?;
+/// let registry = Registry::default();
+/// assert_eq!(registry.apply(&config)?.added, ["breakers.search"]);
+/// assert_eq!(registry.apply(&config)?.unchanged, ["breakers.search"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Changes {
@@ -40,6 +51,16 @@ impl Registry {
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
+    ///
+    /// ```
+    /// use resilience_core::config::ResilienceConfig;
+    /// use resilience_core::{CircuitBreaker, Registry};
+    ///
+    /// let config: ResilienceConfig = toml::from_str("[breakers.search]\nopen_for = '5s'")?;
+    /// let breaker: CircuitBreaker = Registry::from_config(&config)?.get("search")?;
+    /// assert_eq!(breaker.name(), "search");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_config(config: &ResilienceConfig) -> Result<Self, ConfigError> {
         let registry = Self::default();
         registry.apply(config)?;
@@ -112,6 +133,15 @@ impl Registry {
     }
 
     /// The configuration that was applied last; empty when there was none.
+    ///
+    /// ```
+    /// use resilience_core::Registry;
+    /// use resilience_core::config::ResilienceConfig;
+    ///
+    /// let config: ResilienceConfig = toml::from_str("[bulkheads.reports]\nmax_concurrent = 4")?;
+    /// assert!(Registry::from_config(&config)?.configuration() == config);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn configuration(&self) -> ResilienceConfig {
         self.lock().configured.clone()
     }

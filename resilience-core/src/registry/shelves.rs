@@ -28,6 +28,19 @@ pub struct Shelves {
 }
 
 /// A kind of policy that a [`Registry`](super::Registry) keeps by name. Sealed: these are all there are.
+///
+/// ```
+/// use resilience_core::registry::Registered;
+/// use resilience_core::{Bulkhead, Registry};
+///
+/// fn has<P: Registered>(registry: &Registry, name: &str) -> bool {
+///     registry.get::<P>(name).is_ok()
+/// }
+/// let registry = Registry::default();
+/// registry.bulkhead("reports", |builder| builder)?;
+/// assert!(has::<Bulkhead>(&registry, "reports"));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 pub trait Registered: sealed::Registered {}
 
 impl<P: sealed::Registered> Registered for P {}

@@ -13,6 +13,15 @@ use crate::rate_limiter::{KeyedRateLimiter, KeyedStatistics, LimiterStatistics, 
 use crate::retry::{RetryBudget, RetryBudgetStatistics};
 
 /// How many errors of each category and severity were handled. Its size is fixed.
+///
+/// ```
+/// use resilience_core::{Category, Registry, Severity};
+///
+/// let registry = Registry::default();
+/// registry.handle_error("store", "read", &std::io::Error::from(std::io::ErrorKind::InvalidInput));
+/// let errors = registry.snapshot().errors;
+/// assert_eq!((errors.total, errors.by_category[&Category::Validation]), (1, 1));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -26,6 +35,16 @@ pub struct ErrorStatistics {
 }
 
 /// A retry's settings at one moment; what it does is counted by its budget and told to observers.
+///
+/// ```
+/// use resilience_core::Registry;
+///
+/// let registry = Registry::default();
+/// registry.retry("search", |builder| builder.max_attempts(5))?;
+/// let retry = &registry.snapshot().retries["search"];
+/// assert_eq!((retry.max_attempts, &retry.budget), (5, &None));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -37,6 +56,17 @@ pub struct RetrySettings {
 }
 
 /// Every policy of a registry at one moment, each by its name.
+///
+/// ```
+/// use resilience_core::Registry;
+///
+/// let registry = Registry::default();
+/// registry.bulkhead("reports", |builder| builder.max_concurrent(4))?;
+/// let snapshot = registry.snapshot();
+/// assert_eq!(snapshot.bulkheads["reports"].max_concurrent, 4);
+/// assert!(snapshot.breakers.is_empty());
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
