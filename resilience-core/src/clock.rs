@@ -43,6 +43,12 @@ pub struct Instant(u64);
 
 impl Instant {
     /// The instant `nanos` nanoseconds after the clock's origin.
+    ///
+    /// ```
+    /// use resilience_core::Instant;
+    ///
+    /// assert_eq!(Instant::from_nanos(7).as_nanos(), 7);
+    /// ```
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
@@ -53,6 +59,15 @@ impl Instant {
     }
 
     /// The time from `earlier` to `self`; zero when `earlier` is later.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Instant;
+    ///
+    /// let (early, late) = (Instant::from_nanos(5), Instant::from_nanos(8));
+    /// assert_eq!(late.saturating_duration_since(early), Duration::from_nanos(3));
+    /// assert_eq!(early.saturating_duration_since(late), Duration::ZERO);
+    /// ```
     pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -182,6 +197,14 @@ impl fmt::Debug for Clock {
 
 impl Clock {
     /// The system's monotonic clock, counted from its first use in this process.
+    ///
+    /// ```
+    /// use resilience_core::Clock;
+    ///
+    /// let clock = Clock::system();
+    /// let before = clock.now();
+    /// assert!(clock.now() >= before);
+    /// ```
     pub const fn system() -> Self {
         Self(Source::System(Reading::System))
     }
@@ -228,6 +251,15 @@ impl Clock {
     }
 
     /// A clock that stands still until it is told to move, and the handle that moves it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Clock;
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// time.advance(Duration::from_secs(1));
+    /// assert_eq!(clock.now(), time.now());
+    /// ```
     pub fn manual() -> (Self, ManualClock) {
         let handle = ManualClock::new();
         (handle.clock(), handle)
@@ -264,6 +296,16 @@ impl Clock {
     }
 
     /// The wall time, for labels only: it may step at any moment, so no decision may depend on it.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use resilience_core::Clock;
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// time.set_wall(SystemTime::UNIX_EPOCH);
+    /// time.advance(Duration::from_secs(5));
+    /// assert_eq!(clock.wall(), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+    /// ```
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
             Source::System(_) => system::wall(),
@@ -307,6 +349,19 @@ impl Clock {
     }
 
     /// Completes at `deadline` or as soon as possible after it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::auto_advancing(); // a wait moves it to the wait's end
+    /// let clock = time.clock();
+    /// let sleep = clock.sleep_until(clock.now() + Duration::from_secs(60));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(sleep);
+    /// assert_eq!(time.elapsed(), Duration::from_secs(60));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         let boxed = match &self.0 {
             // A thread that waits cannot drive the runtime whose timer it would wait for.

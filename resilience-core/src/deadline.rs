@@ -58,16 +58,47 @@ pub struct Deadline {
 
 impl Deadline {
     /// The deadline at `at`, an instant of `clock`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, Deadline};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let deadline = Deadline::new(clock.clone(), clock.now() + Duration::from_secs(2));
+    /// assert_eq!(deadline.remaining(), Duration::from_secs(2));
+    /// # let _ = time;
+    /// ```
     pub const fn new(clock: Clock, at: Instant) -> Self {
         Self { clock, at }
     }
 
     /// The deadline `limit` from now.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, Deadline};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let deadline = Deadline::after(&clock, Duration::from_secs(2));
+    /// assert_eq!(deadline.at(), clock.now() + Duration::from_secs(2));
+    /// # let _ = time;
+    /// ```
     pub fn after(clock: &Clock, limit: Duration) -> Self {
         Self { at: clock.now() + limit, clock: clock.clone() }
     }
 
     /// The deadline that the code here runs under, on `clock`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, Deadline};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let deadline = Deadline::after(&clock, Duration::from_secs(2));
+    /// assert!(Deadline::current(&clock).is_none());
+    /// assert_eq!(deadline.run(|| Deadline::current(&clock)).map(|it| it.at()), Some(deadline.at()));
+    /// # let _ = time;
+    /// ```
     pub fn current(clock: &Clock) -> Option<Self> {
         current(clock).map(|at| Self { clock: clock.clone(), at })
     }
@@ -78,17 +109,49 @@ impl Deadline {
     }
 
     /// How long until then; zero when it is over.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, Deadline};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let deadline = Deadline::after(&clock, Duration::from_secs(2));
+    /// time.advance(Duration::from_secs(5));
+    /// assert_eq!(deadline.remaining(), Duration::ZERO);
+    /// ```
     pub fn remaining(&self) -> Duration {
         self.at.saturating_duration_since(self.clock.now())
     }
 
     /// Whether it is over.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, Deadline};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let deadline = Deadline::after(&clock, Duration::from_secs(2));
+    /// assert!(!deadline.is_over());
+    /// time.advance(Duration::from_secs(2));
+    /// assert!(deadline.is_over());
+    /// ```
     pub fn is_over(&self) -> bool {
         self.clock.now() >= self.at
     }
 
     /// Runs `work` under this deadline, or under the one around it when that is earlier. A future that `work` only makes
     /// runs later, and not under it: see [`scope`](Self::scope).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, Deadline};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let (soon, late) = (Deadline::after(&clock, Duration::from_secs(1)), Deadline::after(&clock, Duration::from_secs(9)));
+    /// let within = soon.run(|| late.run(|| Deadline::current(&clock))); // the earlier one counts
+    /// assert_eq!(within.map(|it| it.at()), Some(soon.at()));
+    /// # let _ = time;
+    /// ```
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         let _entered = enter(&self.clock, self.at);
         work()

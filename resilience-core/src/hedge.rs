@@ -21,6 +21,16 @@ use crate::retry::{Retry, RetryBudget};
 use latency::Latencies;
 
 /// A hedge's figures since it was made.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::Hedge;
+///
+/// let statistics = Hedge::builder().after(Duration::from_millis(20)).build()?.statistics();
+/// assert_eq!((statistics.started, statistics.won, statistics.refused), (0, 0, 0));
+/// assert_eq!(statistics.delay, Duration::from_millis(20));
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -126,6 +136,16 @@ impl Limits {
 }
 
 /// Builds a [`Hedge`], or gives one new numbers by [`Hedge::reconfigure`].
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::Hedge;
+///
+/// let hedge = Hedge::builder().after(Duration::from_millis(20)).max_hedges(2).build()?;
+/// assert!(Hedge::builder().max_hedges(9).build().is_err());
+/// # drop(hedge);
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct HedgeBuilder {
     limits: Limits,
@@ -163,6 +183,14 @@ impl HedgeBuilder {
     }
 
     /// How many more runs an attempt may be given. 1 to 8; default 1.
+    ///
+    /// ```
+    /// use resilience_core::Hedge;
+    ///
+    /// let error = Hedge::builder().max_hedges(0).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "`hedge.max_hedges` is 0; allowed: 1 to 8");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     #[doc(alias = "max_hedged_attempts")]
     pub const fn max_hedges(mut self, hedges: u32) -> Self {
@@ -172,6 +200,15 @@ impl HedgeBuilder {
 
     /// What all calls together may add by hedging; the same kind of budget as for retries, and it may be the same one.
     /// Default: its own, of a tenth of the calls and 1 per second, over 10 s.
+    ///
+    /// ```
+    /// use resilience_core::{Hedge, RetryBudget};
+    ///
+    /// let budget = RetryBudget::builder().ratio(0.05).build()?; // for retries and hedges together
+    /// let hedge = Hedge::builder().budget(budget.clone()).build()?;
+    /// assert!(hedge.budget() == Some(&budget));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         self.budget = Some(budget);
@@ -221,6 +258,14 @@ impl HedgeBuilder {
 
 impl Hedge {
     /// Starts building one from the defaults.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Hedge;
+    ///
+    /// assert_eq!(Hedge::builder().build()?.statistics().delay, Duration::from_millis(100));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub const fn builder() -> HedgeBuilder {
         HedgeBuilder {
             limits: Limits { after: Duration::from_millis(100), percentile: None, max_hedges: 1 },

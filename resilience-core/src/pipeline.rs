@@ -74,11 +74,26 @@ impl fmt::Debug for Pipeline {
 
 impl Pipeline {
     /// Starts building a pipeline called `name`, without any policy.
+    ///
+    /// ```
+    /// use resilience_core::Pipeline;
+    ///
+    /// let pipeline = Pipeline::builder("search").build()?;
+    /// assert_eq!(pipeline.call(|| "42".parse::<u8>().map_err(std::io::Error::other)).unwrap(), 42);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> PipelineBuilder {
         PipelineBuilder::new(name.into())
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::Pipeline;
+    ///
+    /// assert_eq!(Pipeline::builder("search").build()?.name(), "search");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -89,6 +104,18 @@ impl Pipeline {
     }
 
     /// The clock it goes by.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Clock, Pipeline};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let pipeline = Pipeline::builder("search").clock(clock).build()?;
+    /// let before = pipeline.clock().now();
+    /// time.advance(Duration::from_secs(1));
+    /// assert_eq!(pipeline.clock().now(), before + Duration::from_secs(1));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn clock(&self) -> &Clock {
         &self.0.clock
     }
@@ -97,6 +124,15 @@ impl Pipeline {
     ///
     /// # Errors
     /// The operation's own last error, a rejection, or a timeout, with the number of attempts made.
+    ///
+    /// ```
+    /// use resilience_core::{Pipeline, Retry};
+    ///
+    /// let pipeline = Pipeline::builder("store").retry(Retry::default()).build()?;
+    /// let lines = pipeline.call(|| std::fs::read_to_string("Cargo.toml")).unwrap().lines().count();
+    /// assert!(lines > 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn call<T, E: Classify>(&self, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, Error<E>> {
         self.call_with(CallOptions::new(), |_| operation())
     }
@@ -105,6 +141,15 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`call`](Self::call).
+    ///
+    /// ```
+    /// use resilience_core::{CallOptions, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder("store").build()?;
+    /// let number = pipeline.call_with(CallOptions::new(), |attempt| Ok::<_, std::io::Error>(attempt.number));
+    /// assert_eq!(number.unwrap(), 1);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn call_with<T, E: Classify>(
         &self,
         options: CallOptions<'_>,
@@ -145,6 +190,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`call_async`](Self::call_async).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use resilience_core::{CallOptions, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder("store").build()?;
+    /// let options = CallOptions::new().operation("get");
+    /// let call = pipeline.call_async_with(options, |attempt| async move { Ok::<_, std::io::Error>(attempt.number) });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert_eq!(runtime.block_on(call)?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn call_async_with<T, E, F>(
         &self,
         options: CallOptions<'_>,

@@ -75,11 +75,28 @@ impl Timeout {
     ///
     /// # Errors
     /// A [`ConfigError`] when the limit cannot be used.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Timeout;
+    ///
+    /// assert_eq!(Timeout::new(Duration::from_secs(2))?.limit(), Duration::from_secs(2));
+    /// assert!(Timeout::new(Duration::ZERO).is_err());
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn new(limit: Duration) -> Result<Self, ConfigError> {
         Self::builder("timeout").limit(limit).build()
     }
 
     /// Starts building a timeout called `name`, from the defaults.
+    ///
+    /// ```
+    /// use resilience_core::Timeout;
+    ///
+    /// let timeout = Timeout::builder("reports").max_running(4).build()?;
+    /// assert_eq!((timeout.name(), timeout.limit().as_secs()), ("reports", 10));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> TimeoutBuilder {
         TimeoutBuilder::new(name.into())
     }
@@ -95,6 +112,14 @@ impl Timeout {
     }
 
     /// Where operations go on that are not over in time: for its figures, and for use in a pipeline.
+    ///
+    /// ```
+    /// use resilience_core::Timeout;
+    ///
+    /// let timeout = Timeout::builder("reports").build()?;
+    /// assert_eq!(timeout.background().statistics().running, 0);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn background(&self) -> &Background {
         &self.background
     }

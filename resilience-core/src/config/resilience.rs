@@ -161,6 +161,14 @@ impl ResilienceConfig {
 }
 
 /// A JSON schema: serialise it.
+///
+/// ```
+/// use resilience_core::config::ResilienceConfig;
+///
+/// let schema = serde_json::to_value(ResilienceConfig::json_schema())?;
+/// assert!(schema["properties"]["breakers"].is_object());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonSchema(Value);
 

@@ -74,7 +74,7 @@ pub fn all() -> Vec<Footprint> {
             who: ours::WHO,
             of: BREAKERS,
             make: || {
-                let registry = Registry::default();
+                let registry = Registry::default().max_policies(10_000);
                 for number in 0..BREAKERS {
                     registry.breaker(&breaker_name(number), |breaker| breaker.failure_rate(0.5, 100, 10)).unwrap();
                 }

@@ -126,7 +126,7 @@ fn breakers() -> Vec<Curve> {
 }
 
 fn registry(count: u64) -> (Registry, Vec<String>) {
-    let registry = Registry::default();
+    let registry = Registry::default().max_policies(10_000);
     let names: Vec<String> = (0..count).map(breaker_name).collect();
     for name in &names {
         registry.breaker(name, |builder| builder.failure_rate(0.5, 100, 10)).expect("valid settings");
