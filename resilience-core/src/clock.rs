@@ -209,11 +209,11 @@ impl Clock {
         Self(Source::System(Reading::System))
     }
 
-    /// The system's time, read from the processor's own counter: costs about 10 ns instead of 25 (x86-64 Linux). For
+    /// The system's time, read from the processor's own counter, which costs less than asking the system. For
     /// policies whose calls take less than a microsecond; elsewhere [`system`](Self::system) is the simpler choice.
     ///
     /// The counter is measured against the system's clock once, at first use (about a millisecond, at most 200 ms), and
-    /// then goes its own way: it may be off by some microseconds per second, and readings of two threads may be some
+    /// then goes its own way: it drifts from the system's, and readings of two threads may be some
     /// nanoseconds out of order. Where the processor has no such counter, this is the system's monotonic clock.
     ///
     /// Its instants mean nothing to other clocks: give it to a pipeline and to its policies.
