@@ -72,6 +72,8 @@ pub struct AuditLogBuilder {
     pub(crate) redaction: Redaction,
     pub(crate) clock: Clock,
     pub(crate) storage: Arc<dyn Storage>,
+    #[cfg(feature = "checkpoints")]
+    pub(crate) checkpoints: crate::checkpoint::Settings,
 }
 
 impl Default for AuditLogBuilder {
@@ -89,6 +91,8 @@ impl Default for AuditLogBuilder {
             redaction: Redaction::default(),
             clock: Clock::system(),
             storage: Arc::new(FileStorage),
+            #[cfg(feature = "checkpoints")]
+            checkpoints: crate::checkpoint::Settings::default(),
         }
     }
 }
@@ -196,6 +200,8 @@ impl AuditLogBuilder {
         {
             return Err(ConfigError::new("audit.backpressure", format!("Block({max:?})"), "more than 0, at most 1 h"));
         }
+        #[cfg(feature = "checkpoints")]
+        self.checkpoints.check()?;
         self.redaction.check()
     }
 }

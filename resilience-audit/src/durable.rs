@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
+#[cfg(feature = "checkpoints")]
+use crate::checkpoint::{self, Signer};
 use crate::acknowledge::{self, Acknowledged, Acknowledgement};
 use crate::config::{AuditLogBuilder, Backpressure};
 use crate::error::{AppendError, OpenError};
@@ -26,14 +28,27 @@ pub(crate) struct Durable {
     pub(crate) sender: Sender<Command>,
     closing: Sender<()>,
     thread: Mutex<Option<JoinHandle<Acknowledged>>>,
+    #[cfg(feature = "checkpoints")]
+    pub(crate) signer: Option<Signer>,
 }
 
 impl Durable {
     /// Opens or makes the log in `path` and starts its writer.
     pub(crate) fn open(settings: &AuditLogBuilder, path: PathBuf) -> Result<Self, OpenError> {
         let now = (time_nanos(settings.clock.wall()).unwrap_or(0), settings.clock.now().as_nanos());
-        let (store, report) = open::open(&settings.storage, &path, settings.segment_bytes, now)?;
+        #[cfg(feature = "checkpoints")]
+        let signed = checkpoint::newest_size(settings.storage.as_ref(), &path, &settings.checkpoints.own())?;
+        #[cfg(not(feature = "checkpoints"))]
+        let signed = 0;
+        let (store, report) = open::open(&settings.storage, &path, settings.segment_bytes, now, signed)?;
         let shared = Arc::new(Shared::new(&store));
+        #[cfg(feature = "checkpoints")]
+        let signer = if settings.checkpoints.keys.is_empty() {
+            None
+        } else {
+            let (checkpoints, clock) = (&settings.checkpoints, &settings.clock);
+            Some(Signer::start(checkpoints, clock, &settings.storage, &path, &shared, store.lock())?)
+        };
         let (sender, receiver) = crossbeam_channel::bounded(settings.queue);
         let (closing, closing_receiver) = crossbeam_channel::bounded(1);
         let writer = Writer {
@@ -62,6 +77,8 @@ impl Durable {
             sender,
             closing,
             thread,
+            #[cfg(feature = "checkpoints")]
+            signer,
         })
     }
 
@@ -145,7 +162,12 @@ impl Durable {
         // is gone already is no error here.
         let _ = self.closing.try_send(());
         let _ = self.sender.send(Command::Close);
-        thread.join().unwrap_or(Err(AppendError::Closed))
+        let last = thread.join().unwrap_or(Err(AppendError::Closed));
+        #[cfg(feature = "checkpoints")]
+        if let Some(signer) = &self.signer {
+            signer.close();
+        }
+        last
     }
 }
 

@@ -19,6 +19,16 @@ impl Hash {
         Self(Sha256::new().chain_update([0]).chain_update(body).finalize().into())
     }
 
+    /// The hash of a tree's inner node: SHA-256 of a byte 1 and its two children (RFC 6962).
+    pub(crate) fn of_node(left: Self, right: Self) -> Self {
+        Self(Sha256::new().chain_update([1]).chain_update(left.0).chain_update(right.0).finalize().into())
+    }
+
+    /// The root of a tree without leaves: SHA-256 of nothing (RFC 6962).
+    pub(crate) fn of_empty_tree() -> Self {
+        Self(Sha256::new().finalize().into())
+    }
+
     /// What the first record of a log carries as the hash before it.
     pub(crate) fn genesis(log_id: &[u8; 16]) -> Self {
         Self(Sha256::new().chain_update(b"resilience-audit genesis 1").chain_update(log_id).finalize().into())

@@ -2,6 +2,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acknowledge;
+#[cfg(feature = "checkpoints")]
+#[cfg_attr(docsrs, doc(cfg(feature = "checkpoints")))]
+pub mod checkpoint;
 mod codec;
 mod config;
 mod durable;
@@ -22,6 +25,7 @@ mod redact;
 mod reverse;
 pub mod storage;
 mod store;
+pub mod tree;
 mod verify;
 mod walk;
 mod writer;

@@ -369,6 +369,14 @@ impl AuditLog {
         }
     }
 
+    #[cfg(feature = "checkpoints")]
+    pub(crate) fn backend(&self) -> Option<&Durable> {
+        match &self.0.backend {
+            Backend::Memory { .. } => None,
+            Backend::Durable(durable) => Some(durable),
+        }
+    }
+
     /// Writes what was handed over, closes the log and returns the anchor of its last record. Other clones can still
     /// read; their appends are refused. What another thread hands over at the same moment may be refused too.
     ///

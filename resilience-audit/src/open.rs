@@ -49,12 +49,13 @@ pub struct TornTail {
     pub kept_in: PathBuf,
 }
 
-/// Opens the log in `dir`, or makes one. `wall` and `monotonic` stamp the recovery record, if one is needed.
+/// Opens the log in `dir`, or makes one. The first `signed` records must be there: a checkpoint covers them. `wall` and `monotonic` stamp the recovery record, if one is needed.
 pub(crate) fn open(
     storage: &Arc<dyn Storage>,
     dir: &Path,
     segment_bytes: u64,
     (wall, monotonic): (u64, u64),
+    signed: u64,
 ) -> Result<(Store, OpenReport), OpenError> {
     let disk = storage.as_ref();
     prepare_directory(disk, dir)?;
@@ -72,6 +73,11 @@ pub(crate) fn open(
     check_seams(storage, dir, &found)?;
     let (offset, last, tail) = scan(storage, dir, newest)?;
     let mut segment = Segment::open(disk, dir, newest, true)?;
+    if last.sequence < signed {
+        // Whatever is missing was durable before it was signed, so no crash took it.
+        let kind = ProblemKind::BehindCheckpoint { last: last.sequence, size: signed };
+        return Err(segment.problem(offset, last.sequence + 1, kind).into());
+    }
     let torn = tail.map(|tail| cut(disk, dir, &mut segment, offset, &tail)).transpose()?;
     let Segment { file, header, path, .. } = segment;
     let mut store =

@@ -80,4 +80,60 @@ pub enum ProblemKind {
     /// The record the anchor names is there, with another content: history was rewritten.
     #[error("the record is not the one that was acknowledged: history was rewritten")]
     AnchorMismatch,
+    /// A file of leaf hashes is not one, or does not fit the records.
+    #[error("the file of leaf hashes is damaged ({0})")]
+    Leaves(&'static str),
+    /// Neither the record nor a file with its hash is there, and the tree cannot be computed without.
+    #[error("neither this record nor its hash is there any more")]
+    MissingLeaves,
+    /// The log has fewer records than were asked for.
+    #[error("the log has {last} records; allowed: 1 to {last}, not {wanted}")]
+    BeyondEnd {
+        /// The last sequence number in the log.
+        last: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// The file of a checkpoint is not a signed note, or not one of a checkpoint.
+    #[error("the checkpoint is damaged ({0})")]
+    Checkpoint(&'static str),
+    /// No key that was given has signed the checkpoint.
+    #[error("the checkpoint is signed by none of the keys given")]
+    UnknownKey,
+    /// A key that was given is named in the checkpoint, but did not sign this text: it was changed or forged.
+    #[error("the checkpoint's signature is not that of the key {key}: it was changed or forged")]
+    Signature {
+        /// The key's name and id.
+        key: String,
+    },
+    /// The checkpoint is of another log.
+    #[error("the checkpoint is of the log `{found}`, not of `{expected}`")]
+    Origin {
+        /// The origin in the checkpoint.
+        found: String,
+        /// The origin in the others.
+        expected: String,
+    },
+    /// Two checkpoints of one size, both signed, have different roots: the log has shown two histories.
+    #[error("two signed checkpoints of {size} records have different roots: there are two histories of this log")]
+    Fork {
+        /// The size of both.
+        size: u64,
+    },
+    /// The first records do not have the root that was signed: history was rewritten, or is another log's.
+    #[error("records {from} to {size} are not all those a signed checkpoint covers: history was rewritten")]
+    RootMismatch {
+        /// The first record that no earlier checkpoint confirms.
+        from: u64,
+        /// The size of the checkpoint.
+        size: u64,
+    },
+    /// The log ends before a signed checkpoint: it was truncated, or replaced by an older copy.
+    #[error("the log ends at record {last}, but a checkpoint of {size} records was signed: it was truncated or rolled back")]
+    BehindCheckpoint {
+        /// The last sequence number in the log.
+        last: u64,
+        /// The size of the checkpoint.
+        size: u64,
+    },
 }

@@ -48,7 +48,7 @@ pub(crate) struct Store {
     group: Vec<u8>,
     group_last: Anchor,
     position: u32,
-    _lock: Box<dyn Any + Send + Sync>,
+    lock: Arc<dyn Any + Send + Sync>,
 }
 
 /// The open segment that a store goes on with.
@@ -80,13 +80,19 @@ impl Store {
             group: Vec::with_capacity(64 << 10),
             group_last: opened.last,
             position: 0,
-            _lock: opened.lock,
+            lock: opened.lock.into(),
         }
     }
 
     /// The last durable record.
     pub(crate) fn last(&self) -> Anchor {
         self.last
+    }
+
+    /// The lock that makes this the log's only writer, to hold it for longer than the store lives.
+    #[cfg(feature = "checkpoints")]
+    pub(crate) fn lock(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.lock)
     }
 
     /// The durable end of the log.

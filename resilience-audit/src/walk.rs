@@ -208,6 +208,13 @@ impl Walker {
         Ok(Self { storage: Arc::clone(storage), dir: dir.to_owned(), cursor, end, last, begin: 0, segments: 1 })
     }
 
+    /// Moves the end of what may be read further on.
+    #[cfg(feature = "checkpoints")]
+    pub(crate) fn extend(&mut self, end: End) {
+        self.end = Some(end);
+        self.cursor.end = (end.first == self.cursor.segment.header.first_sequence).then_some(end.offset);
+    }
+
     pub(crate) fn log_id(&self) -> [u8; 16] {
         self.cursor.segment.header.log_id
     }

@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) dropped: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) not_durable: AtomicU64,
+    #[cfg(feature = "checkpoints")]
+    pub(crate) due: crate::checkpoint::Due,
 }
 
 impl Shared {
@@ -70,6 +72,8 @@ impl Shared {
             dropped: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             not_durable: AtomicU64::new(0),
+            #[cfg(feature = "checkpoints")]
+            due: crate::checkpoint::Due::default(),
         }
     }
 
@@ -306,6 +310,8 @@ impl Loop {
         shared.recorded.fetch_add(count, Ordering::Relaxed);
         // Before the answers: who has an acknowledgement must find the record.
         *shared.end.lock().unwrap_or_else(PoisonError::into_inner) = (store.end(), store.last());
+        #[cfg(feature = "checkpoints")]
+        shared.due.durable(store.last().sequence);
         self.gap = 0;
         if let Some(outage) = self.outage.take() {
             tracing::info!(reason = %outage.reason, "audit log: writable again");
