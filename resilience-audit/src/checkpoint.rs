@@ -17,12 +17,12 @@ use std::time::SystemTime;
 use crate::hash::Hash;
 
 pub use check::{CheckpointReport, verify_with_checkpoints, verify_with_checkpoints_in};
+pub(crate) use due::Due;
 pub(crate) use files::newest_size;
 pub use files::{KnownFile, list_checkpoints};
 pub use key::{KeyError, SigningKey, VerifyingKey};
 pub use note::CheckpointError;
 pub use proof::{Proof, ProofError, Proven, check_proof, prove, prove_consistency, prove_in};
-pub(crate) use due::Due;
 pub(crate) use settings::Settings;
 pub(crate) use signer::Signer;
 

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
+use crate::acknowledge::{self, Acknowledged, Acknowledgement};
 #[cfg(feature = "checkpoints")]
 use crate::checkpoint::{self, Signer};
-use crate::acknowledge::{self, Acknowledged, Acknowledgement};
 use crate::config::{AuditLogBuilder, Backpressure};
 use crate::error::{AppendError, OpenError};
 use crate::open::{self, OpenReport};

@@ -129,7 +129,9 @@ pub enum ProblemKind {
         size: u64,
     },
     /// The log ends before a signed checkpoint: it was truncated, or replaced by an older copy.
-    #[error("the log ends at record {last}, but a checkpoint of {size} records was signed: it was truncated or rolled back")]
+    #[error(
+        "the log ends at record {last}, but a checkpoint of {size} records was signed: it was truncated or rolled back"
+    )]
     BehindCheckpoint {
         /// The last sequence number in the log.
         last: u64,

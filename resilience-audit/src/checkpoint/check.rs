@@ -193,9 +193,8 @@ fn walk(
     };
     loop {
         while let Some(next) = found.next_if(|found| found.checkpoint.size == tree.end()) {
-            accept(next, tree.root(), &mut confirmed).map_err(|kind| {
-                if tree.end() == 0 { next.problem(kind) } else { walker.problem_with_last(kind) }
-            })?;
+            accept(next, tree.root(), &mut confirmed)
+                .map_err(|kind| if tree.end() == 0 { next.problem(kind) } else { walker.problem_with_last(kind) })?;
         }
         let Some(step) = walker.step()? else { break };
         let (sequence, leaf) = (step.body.stamp.sequence, step.hash);

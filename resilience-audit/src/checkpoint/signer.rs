@@ -216,8 +216,7 @@ impl Worker {
         let body = Body { origin: &origin, size: last.sequence, root, time: Some(self.clock.wall()) };
         let disk = self.storage.as_ref();
         let note = files::store(disk, &self.dir, &body, &self.settings.keys)?;
-        let checkpoint =
-            Checkpoint::open(note.as_bytes(), &self.settings.own()).map_err(|error| error.to_string())?;
+        let checkpoint = Checkpoint::open(note.as_bytes(), &self.settings.own()).map_err(|error| error.to_string())?;
         // From here on the checkpoint is made; what is left to do can be done next time.
         if let Err(error) = self.tidy(end) {
             tracing::warn!(%error, "audit log: checkpoint made, but files beside it could not be");
