@@ -29,7 +29,7 @@ pub(crate) struct Durable {
     closing: Sender<()>,
     thread: Mutex<Option<JoinHandle<Acknowledged>>>,
     #[cfg(feature = "checkpoints")]
-    pub(crate) signer: Option<Signer>,
+    pub(crate) signer: Option<Box<Signer>>,
 }
 
 impl Durable {
@@ -37,17 +37,18 @@ impl Durable {
     pub(crate) fn open(settings: &AuditLogBuilder, path: PathBuf) -> Result<Self, OpenError> {
         let now = (time_nanos(settings.clock.wall()).unwrap_or(0), settings.clock.now().as_nanos());
         #[cfg(feature = "checkpoints")]
-        let signed = checkpoint::newest_size(settings.storage.as_ref(), &path, &settings.checkpoints.own())?;
+        let covered = checkpoint::newest_size(settings.storage.as_ref(), &path, &settings.checkpoints.own())?;
         #[cfg(not(feature = "checkpoints"))]
-        let signed = 0;
-        let (store, report) = open::open(&settings.storage, &path, settings.segment_bytes, now, signed)?;
+        let covered = 0;
+        let (store, report) = open::open(&settings.storage, &path, settings.segment_bytes, now, covered)?;
         let shared = Arc::new(Shared::new(&store));
         #[cfg(feature = "checkpoints")]
         let signer = if settings.checkpoints.keys.is_empty() {
             None
         } else {
             let (checkpoints, clock) = (&settings.checkpoints, &settings.clock);
-            Some(Signer::start(checkpoints, clock, &settings.storage, &path, &shared, store.lock())?)
+            let signer = Signer::start(checkpoints, clock, &settings.storage, &path, &shared, store.lock())?;
+            Some(Box::new(signer))
         };
         let (sender, receiver) = crossbeam_channel::bounded(settings.queue);
         let (closing, closing_receiver) = crossbeam_channel::bounded(1);

@@ -48,6 +48,8 @@ pub(crate) struct Store {
     group: Vec<u8>,
     group_last: Anchor,
     position: u32,
+    // Held, not looked at.
+    #[cfg_attr(not(feature = "checkpoints"), expect(dead_code))]
     lock: Arc<dyn Any + Send + Sync>,
 }
 

@@ -79,7 +79,9 @@ fn snapshot(disk: &Disk) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn restore(disk: &Disk, snapshot: &BTreeMap<PathBuf, Vec<u8>>) {
-    disk.names().iter().for_each(|path| disk.remove_name(path));
+    for path in disk.names() {
+        disk.remove_name(&path);
+    }
     for (path, bytes) in snapshot {
         disk.storage().create(path).unwrap();
         disk.edit(path, |content| content.clone_from(bytes));

@@ -3,8 +3,17 @@
 
 use std::process::Command;
 
-use resilience_audit::{AuditEvent, AuditLog, Query, Redaction, json_line};
+use resilience_audit::{AuditEvent, AuditLog, AuditLogBuilder, Query, Redaction, json_line};
 use resilience_core::{Category, Severity};
+
+/// A builder that signs checkpoints too, where this build can.
+fn signing(builder: AuditLogBuilder) -> AuditLogBuilder {
+    #[cfg(feature = "checkpoints")]
+    let builder = builder
+        .sign_checkpoints(resilience_audit::checkpoint::SigningKey::generate("example.com/audit").unwrap())
+        .checkpoint_records(13);
+    builder
+}
 
 #[test]
 fn an_independent_reader_sees_the_same_records_and_hashes() {
@@ -15,7 +24,8 @@ fn an_independent_reader_sees_the_same_records_and_hashes() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path().join("audit");
     let redaction = Redaction::new().hash("email").hash_key([7; 32]);
-    let log = AuditLog::builder().path(&dir).segment_bytes(4096).redaction(redaction).build().unwrap();
+    let log = AuditLog::builder().path(&dir).segment_bytes(4096).redaction(redaction);
+    let log = signing(log).build().unwrap();
     for number in 0..60_u32 {
         let event = AuditEvent::new("registry", "download", format!("crate-{number} é"))
             .actor("ci")
@@ -40,7 +50,10 @@ fn an_independent_reader_sees_the_same_records_and_hashes() {
 
     let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/independent_reader.py");
     let output = Command::new("python3").arg(reader).arg(&dir).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let checkpoints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{checkpoints}");
+    let whole = checkpoints.lines().any(|line| line == "checkpoint example.com/audit 60");
+    assert_eq!(whole, cfg!(feature = "checkpoints"), "{checkpoints}");
     let found: Vec<serde_json::Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(found.len(), 60);

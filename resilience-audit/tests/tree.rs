@@ -74,7 +74,9 @@ fn numbered(count: usize) -> Vec<Hash> {
 
 fn folded(begin: usize, leaves: &[Hash]) -> CompactRange {
     let mut range = CompactRange::new(begin as u64);
-    leaves.iter().for_each(|leaf| range.push(*leaf));
+    for leaf in leaves {
+        range.push(*leaf);
+    }
     range
 }
 

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 /// The type byte of plain Ed25519 signatures.
 const ED25519: u8 = 1;
 /// A file with a longer text is no key.
-const MAX_FILE: u64 = 4096;
+const MAX_FILE: u16 = 4096;
 
 /// Why a key cannot be used. No message carries any of a private key.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +109,8 @@ impl SigningKey {
             }
         }
         // With room for all of it, so that no copy is left behind where a growing buffer was.
-        let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize));
-        file.take(MAX_FILE).read_to_string(&mut text).map_err(KeyError::io("read", path))?;
+        let mut text = Zeroizing::new(String::with_capacity(usize::from(MAX_FILE)));
+        file.take(u64::from(MAX_FILE)).read_to_string(&mut text).map_err(KeyError::io("read", path))?;
         text.trim_end_matches(['\n', '\r']).parse()
     }
 

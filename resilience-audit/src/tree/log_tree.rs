@@ -245,8 +245,8 @@ impl LogTree {
 
     /// Gives the leaves of a segment up to `end` to `take`, from its records.
     fn walk(&self, piece: &Piece, end: u64, mut take: impl FnMut(u64, Hash)) -> Result<(), ReadError> {
-        let stop = self.end_of(piece)?;
-        let mut walker = Walker::from_segment(&self.storage, &self.dir, piece.first, Some(stop))?;
+        let whole = self.end_of(piece)?;
+        let mut walker = Walker::from_segment(&self.storage, &self.dir, piece.first, Some(whole))?;
         for index in piece.first - 1..end {
             match walker.step()? {
                 Some(step) => take(index, step.hash),
