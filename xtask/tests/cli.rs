@@ -48,6 +48,7 @@ fn alone_it_lists_the_verbs() {
           ci        Check format, lints over all feature sets, docs, generated files, minimum Rust version and licences
           prove     Show what the core claims: models, properties, a simulated fleet, fuzzing, Miri; on request, mutants
           test      Run every test there is, with its own set-up: suites, models, drill, report in a browser
+          torture   Do the same cruel thing many times (audit: SIGKILL to a loaded writer) and tell what was lost
 
         generate
           codegen   Generate constants and reference pages from docs/catalog (--check: only say what is stale)
