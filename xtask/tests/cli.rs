@@ -63,7 +63,7 @@ fn wrong_use_is_answered_in_one_line_with_exit_code_2() {
         words(&output.stderr)
     };
     insta::assert_snapshot!(answer(&["tset"]), @"error: there is no verb `tset`; `cargo xtask` lists them");
-    insta::assert_snapshot!(answer(&["ci", "--only", "fmt,clipy"]), @"error: --only clipy: no such group; allowed: fmt, generated, places, links, msrv, licenses, advisories, clippy, doc, wasm, msrv-build");
+    insta::assert_snapshot!(answer(&["ci", "--only", "fmt,clipy"]), @"error: --only clipy: no such group; allowed: fmt, generated, places, links, sleeps, msrv, licenses, advisories, clippy, doc, examples, wasm, msrv-build");
     let line = answer(&["test", "--only", "suite"]);
     assert!(line.starts_with("error: --only suite: no such group; allowed: report, suites, "), "{line}");
     let line = answer(&["test", "--package", "serde"]);
