@@ -269,6 +269,111 @@ mod audit {
         assert_eq!(resources, ["serde", "syn", "clap"]);
     }
 
+    /// A log of events that differ in everything, at fixed times.
+    fn varied(folder: &Folder) -> PathBuf {
+        let directory = folder.path("log");
+        let log = AuditLog::open(&directory).unwrap();
+        let at =
+            |second: u64| std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000 + second);
+        log.append(AuditEvent::new("user", "login", "ada").status(Status::Success).at(at(0))).unwrap();
+        let refused =
+            AuditEvent::new("user", "login", "bob\u{1b}[31m").status(Status::Rejected).actor("gate").at(at(1));
+        log.append(refused.severity(resilience_core::Severity::Low)).unwrap();
+        let failed = AuditEvent::new("registry", "fetch", "serde").error("connection reset").at(at(2));
+        log.append(failed.severity(resilience_core::Severity::High).detail("try", 3)).unwrap();
+        log.close().unwrap();
+        directory
+    }
+
+    #[test]
+    fn query_prints_what_meets_all_conditions_as_a_table() {
+        let folder = Folder::new();
+        let directory = varied(&folder);
+        insta::assert_snapshot!(audit(&folder, &["query"], &directory), @r#"
+        exit code 0
+        #  time                      type      action  resource         status    more
+        3  2023-11-14T22:13:22.000Z  registry  fetch   serde            failure   severity=high try=3 error="connection reset"
+        2  2023-11-14T22:13:21.000Z  user      login   "bob\u{1b}[31m"  rejected  actor=gate severity=low
+        1  2023-11-14T22:13:20.000Z  user      login   ada              success
+        "#);
+        insta::assert_snapshot!(audit(&folder, &["query", "--type", "user", "--oldest-first", "-n", "1"], &directory), @r#"
+        exit code 0
+        #  time                      type  action  resource  status   more
+        1  2023-11-14T22:13:20.000Z  user  login   ada       success
+        "#);
+        for (conditions, resources) in [
+            (&["--status", "success"][..], "ada"),
+            (&["--severity", "medium"], "serde"),
+            (&["--since", "2023-11-14T22:13:22Z"], "serde"),
+            (&["--until", "2023-11-14T22:13:21Z"], "ada"),
+            (&["--action", "fetch", "--kind", "event"], "serde"),
+            (&["--resource", "ada"], "ada"),
+            (&["--type", "user", "--status", "failure"], ""),
+            (&["--since", "1h"], ""),
+        ] {
+            let shown = audit(&folder, &[&["query", "--json"], conditions].concat(), &directory);
+            let lines = shown.lines().skip(1).map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let found: Vec<_> = lines.map(|record| record["resource"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(found.join(" "), resources, "{conditions:?}: {shown}");
+        }
+        let wrong = audit(&folder, &["query", "--since", "yesterday"], &directory);
+        insta::assert_snapshot!(wrong, @r#"
+        exit code 2
+        stderr: error: invalid value 'yesterday' for '--since <TIME>': neither a time like 2026-01-31T12:00:00Z nor an age like 90min, 2h or 7days; see --help
+        "#);
+    }
+
+    #[test]
+    fn stats_count_the_log_in_one_page() {
+        let folder = Folder::new();
+        let directory = varied(&folder);
+        insta::assert_snapshot!(audit(&folder, &["stats"], &directory), @r#"
+        exit code 0
+        3 records in 1 segments, 485 bytes
+        from 2023-11-14T22:13:20.000Z to 2023-11-14T22:13:22.000Z
+        gaps 0, recoveries 0
+
+        by type
+          user      2
+          registry  1
+
+        by status
+          failure   1
+          rejected  1
+          success   1
+
+        by severity
+          (none)  1
+          high    1
+          low     1
+
+        by actor
+          (none)  2
+          gate    1
+        "#);
+        let json = run(&[&"audit", &"stats", &"--json", &directory]);
+        let stats: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!((&stats["records"], &stats["types"]["user"]), (&3.into(), &2.into()));
+    }
+
+    #[test]
+    fn tail_goes_on_with_what_is_written_later() {
+        use std::io::BufRead as _;
+
+        let folder = Folder::new();
+        let directory = varied(&folder);
+        let mut follower =
+            command(&[&"audit", &"tail", &"-f", &"-n", &"1", &directory]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufReader::new(follower.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().contains(" registry fetch serde "));
+        let log = AuditLog::open(&directory).unwrap();
+        log.append(AuditEvent::new("user", "logout", "ada")).unwrap();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains("#4 user logout ada"), "{line}");
+        follower.kill().unwrap();
+        follower.wait().unwrap();
+    }
+
     #[test]
     fn what_is_no_log_is_one_clear_line_and_is_not_made_one() {
         let folder = Folder::new();

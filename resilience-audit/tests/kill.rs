@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
@@ -11,7 +11,11 @@ use resilience_audit::{Acknowledgement, Anchor, AppendError, AuditEvent, AuditLo
 
 const DIR: &str = "RESILIENCE_AUDIT_TORTURE_DIR";
 const CYCLE: &str = "RESILIENCE_AUDIT_TORTURE_CYCLE";
-const CYCLES: u64 = 30;
+/// How many kills, from which seed, and where the figures go: `cargo xtask torture audit` sets them.
+const CYCLES: &str = "RESILIENCE_AUDIT_TORTURE_CYCLES";
+const SEED: &str = "RESILIENCE_AUDIT_TORTURE_SEED";
+const REPORT: &str = "RESILIENCE_AUDIT_TORTURE_REPORT";
+const CYCLES_A_LOG: u64 = 40;
 
 /// Not a test of its own: the writer that the test below starts in a process of its own and kills.
 #[test]
@@ -62,60 +66,119 @@ impl Drop for Killed {
     }
 }
 
-#[test]
-fn a_killed_writer_loses_nothing_that_was_acknowledged() {
-    let place = tempfile::tempdir().unwrap();
-    let dir = place.path().join("audit");
-    let mut acknowledged: BTreeMap<String, Anchor> = BTreeMap::new();
-    let mut torn = 0;
-    // A fixed sequence of pseudo-random points, so that a failure can be repeated as far as a kill can be.
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-    for cycle in 0..CYCLES {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+/// What the kills came to.
+#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+struct Outcome {
+    kills: u64,
+    logs: u64,
+    records: u64,
+    acknowledged: u64,
+    torn_tails: u64,
+    lost: u64,
+    duplicated: u64,
+    unverifiable: u64,
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+}
+
+/// How many records were acknowledged before the writer was killed, added to `acknowledged`.
+fn write_and_be_killed(dir: &Path, cycle: u64, random: u64, acknowledged: &mut BTreeMap<String, Anchor>) {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_writer", "--nocapture"])
+        .env(DIR, dir)
+        .env(CYCLE, cycle.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let mut note = |line: &str| {
+        // The full stop tells a whole line from one that the kill cut short.
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["acknowledged", anchor, name, "."] = words[..] else { return 0 };
+        assert_eq!(acknowledged.insert(name.to_owned(), anchor.parse().unwrap()), None, "acknowledged twice");
+        1
+    };
+    if random.is_multiple_of(8) {
+        // While it starts or opens the log, most likely; how long that takes is nobody's business.
+        for turn in 0..random >> 40 {
+            std::hint::black_box(turn);
+        }
+    } else {
         let kill_after = (random >> 33) % 60;
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_writer", "--nocapture"])
-            .env(DIR, &dir)
-            .env(CYCLE, cycle.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut child = Killed(child);
-        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-        let mut note = |line: &str| {
-            // The full stop tells a whole line from one that the kill cut short.
-            let words: Vec<&str> = line.split(' ').collect();
-            let ["acknowledged", anchor, name, "."] = words[..] else { return 0 };
-            assert_eq!(acknowledged.insert(name.to_owned(), anchor.parse().unwrap()), None, "acknowledged twice");
-            1
-        };
         let mut count = 0;
         while count <= kill_after {
             let line = lines.next().expect("the writer ended by itself").unwrap();
             count += note(&line);
         }
-        child.0.kill().unwrap();
-        // What was still in the pipe was acknowledged too.
-        for line in lines.map_while(Result::ok) {
-            note(&line);
-        }
-        drop(child);
+    }
+    child.0.kill().unwrap();
+    // What was still in the pipe was acknowledged too.
+    for line in lines.map_while(Result::ok) {
+        note(&line);
+    }
+}
 
-        let log = AuditLog::open(&dir).unwrap();
-        torn += u32::from(log.open_report().unwrap().torn.is_some());
-        drop(log);
-        let anchors: Vec<Anchor> = acknowledged.values().copied().collect();
-        let report = verify_against(&dir, &anchors).unwrap();
-        assert!(report.is_sound(), "cycle {cycle}: {report}");
+/// Opens the log as the next writer would, and adds what is wrong with it to `outcome`.
+fn open_and_verify(dir: &Path, cycle: u64, acknowledged: &BTreeMap<String, Anchor>, outcome: &mut Outcome) {
+    let log = AuditLog::open(dir).unwrap();
+    outcome.torn_tails += u64::from(log.open_report().unwrap().torn.is_some());
+    log.close().unwrap();
+    let anchors: Vec<Anchor> = acknowledged.values().copied().collect();
+    let report = verify_against(dir, &anchors).unwrap();
+    if !report.is_sound() {
+        eprintln!("cycle {cycle}: {report}");
+        outcome.unverifiable += 1;
     }
+}
+
+/// Reads the whole log and counts what was acknowledged and is not there once.
+fn count(dir: &Path, acknowledged: &BTreeMap<String, Anchor>, outcome: &mut Outcome) {
     let mut seen = HashSet::new();
-    for record in Reader::open(&dir).unwrap() {
+    for record in Reader::open(dir).unwrap() {
         let record = record.unwrap();
-        if record.kind() == Kind::Event && record.action() == "write" {
-            assert!(seen.insert(record.resource().to_owned()), "{} is there twice", record.resource());
+        outcome.records += 1;
+        if record.kind() == Kind::Event && record.action() == "write" && !seen.insert(record.resource().to_owned()) {
+            eprintln!("{} is there twice", record.resource());
+            outcome.duplicated += 1;
         }
     }
-    let missing: Vec<_> = acknowledged.keys().filter(|name| !seen.contains(*name)).collect();
-    assert_eq!(missing, Vec::<&String>::new());
-    println!("{CYCLES} kills, {} acknowledged, {torn} torn tails", acknowledged.len());
+    for name in acknowledged.keys().filter(|name| !seen.contains(*name)) {
+        eprintln!("{name} was acknowledged and is lost");
+        outcome.lost += 1;
+    }
+    outcome.acknowledged += acknowledged.len() as u64;
+    outcome.logs += 1;
+}
+
+#[test]
+fn a_killed_writer_loses_nothing_that_was_acknowledged() {
+    let cycles = number(CYCLES, 30);
+    // A fixed sequence of pseudo-random points, so that a failure can be repeated as far as a kill can be.
+    let mut random = number(SEED, 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut outcome = Outcome::default();
+    let mut cycle = 0;
+    while cycle < cycles {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("audit");
+        let mut acknowledged: BTreeMap<String, Anchor> = BTreeMap::new();
+        // Every kill looks at the whole log again, so a log that grew for ever would make most of the work.
+        for _ in 0..CYCLES_A_LOG.min(cycles - cycle) {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            write_and_be_killed(&dir, cycle, random, &mut acknowledged);
+            open_and_verify(&dir, cycle, &acknowledged, &mut outcome);
+            outcome.kills += 1;
+            cycle += 1;
+        }
+        count(&dir, &acknowledged, &mut outcome);
+        println!("{cycle} of {cycles} kills, {} acknowledged, {} torn tails", outcome.acknowledged, outcome.torn_tails);
+    }
+    if let Some(path) = std::env::var_os(REPORT) {
+        std::fs::write(path, serde_json::to_vec(&outcome).unwrap()).unwrap();
+    }
+    let found = (outcome.lost, outcome.duplicated, outcome.unverifiable);
+    assert_eq!(found, (0, 0, 0), "lost, duplicated, unverifiable: {outcome:?}");
+    assert!(outcome.acknowledged > 0, "nothing was acknowledged, so nothing was shown");
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use resilience_core::{Backoff, Bulkhead, CallOptions, Category, Class, Pipeline, Retry, Severity};
+use resilience_core::{Backoff, Bulkhead, CallOptions, Category, Class, ManualClock, Pipeline, Retry, Severity};
 use rusqlite::{Connection, Error, ErrorCode, params};
 
 /// What SQLite's errors mean: a lock goes away, a broken rule stays broken, a full disk needs somebody.
@@ -28,8 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let pipeline = Pipeline::builder("stock")
         .timeout(Duration::from_secs(5))
-        .retry(Retry::builder().max_attempts(5).backoff(Backoff::fixed(Duration::from_millis(1))).build()?)
+        .retry(Retry::builder().max_attempts(5).backoff(Backoff::fixed(Duration::from_millis(50))).build()?)
         .bulkhead(Bulkhead::builder("stock_connections").max_concurrent(8).build()?)
+        .clock(ManualClock::auto_advancing().clock()) // on the system's clock in earnest
         .build()?;
     let stock = pipeline.classified_by(meaning);
     let insert = |part: &str| ours.execute("INSERT INTO stock VALUES (?1, 1)", params![part]);

@@ -6,23 +6,23 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use resilience_core::{Attempt, CallOptions, Clock, Hedge, Pipeline, Retry};
+use resilience_core::{Attempt, CallOptions, Hedge, ManualClock, Pipeline, Retry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long the slow replica takes: far longer than anybody waits here.
-const SLOW: Duration = Duration::from_secs(30);
+/// What is slow, for a read.
+const SLOW: Duration = Duration::from_millis(20);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (slow, fast) = (replica(SLOW)?, replica(Duration::ZERO)?);
-    let replicas = [slow, fast];
+    let time = ManualClock::new();
+    let replicas = [replica(Some(time.clone()))?, replica(None)?];
 
-    let hedge = Hedge::builder().after(Duration::from_millis(20)).build()?;
+    let hedge = Hedge::builder().after(SLOW).build()?;
     let reads = Pipeline::builder("reads")
         .timeout(Duration::from_secs(10))
         .retry(Retry::default())
         .hedge(hedge.clone())
-        .clock(Clock::tokio())
+        .clock(time.clock()) // `Clock::tokio()` in earnest
         .build()?;
 
     // Each run of an attempt asks the next replica.
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(asked.load(Ordering::Relaxed), 2);
     let statistics = hedge.statistics();
     assert_eq!((statistics.started, statistics.won), (1, 1));
-    println!("read {row:?} from the second replica; the first would have taken {SLOW:?}");
+    println!("read {row:?} from the second replica, when the first had taken {SLOW:?}");
     Ok(())
 }
 
@@ -50,20 +50,25 @@ async fn read(from: SocketAddr) -> io::Result<String> {
     Ok(row)
 }
 
-/// A server on a port of its own that answers every connection after `delay`, for as long as the program runs.
-fn replica(delay: Duration) -> io::Result<SocketAddr> {
+/// A server on a port of its own, for as long as the program runs. One that is `slow` lets time pass and never answers.
+fn replica(slow: Option<ManualClock>) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
-            std::thread::spawn(move || answer(connection, delay));
+            let slow = slow.clone();
+            std::thread::spawn(move || answer(connection, slow.as_ref()));
         }
     });
     Ok(address)
 }
 
-fn answer(mut connection: TcpStream, delay: Duration) -> io::Result<()> {
+fn answer(mut connection: TcpStream, slow: Option<&ManualClock>) -> io::Result<()> {
     connection.read_exact(&mut [0; 4])?;
-    std::thread::sleep(delay);
+    if let Some(time) = slow {
+        time.advance(SLOW);
+        // Until the client has hung up.
+        return connection.read_exact(&mut [0]);
+    }
     connection.write_all(b"a row")
 }

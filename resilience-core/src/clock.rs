@@ -54,6 +54,13 @@ impl Instant {
     }
 
     /// Nanoseconds since the clock's origin.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Instant;
+    ///
+    /// assert_eq!((Instant::from_nanos(5) + Duration::from_micros(1)).as_nanos(), 1_005);
+    /// ```
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
@@ -93,6 +100,44 @@ impl Sub<Duration> for Instant {
 }
 
 /// A source of time you bring yourself: a simulator's, a runtime's own timer, a platform without `std::time`.
+///
+/// ```
+/// use std::future::{Future, ready};
+/// use std::pin::Pin;
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::{Duration, SystemTime};
+/// use resilience_core::RateLimiter;
+/// use resilience_core::clock::{Clock, Instant, TimeSource};
+///
+/// /// A simulation's time: every wait moves it to the wait's end.
+/// #[derive(Default)]
+/// struct Simulated(AtomicU64);
+///
+/// impl TimeSource for Simulated {
+///     fn now(&self) -> Instant {
+///         Instant::from_nanos(self.0.load(Ordering::SeqCst))
+///     }
+///     fn wall(&self) -> SystemTime {
+///         SystemTime::UNIX_EPOCH + Duration::from_nanos(self.now().as_nanos())
+///     }
+///     fn sleep_blocking(&self, duration: Duration) {
+///         self.0.fetch_max((self.now() + duration).as_nanos(), Ordering::SeqCst);
+///     }
+///     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+///         self.0.fetch_max(deadline.as_nanos(), Ordering::SeqCst);
+///         Box::pin(ready(()))
+///     }
+/// }
+///
+/// let clock = Clock::custom(Arc::new(Simulated::default()));
+/// let hourly = RateLimiter::builder("reports").rate(1, Duration::from_secs(3600)).burst(1).clock(clock.clone()).build()?;
+/// for _ in 0..3 {
+///     hourly.acquire(1, Duration::from_secs(3600)).unwrap();
+/// }
+/// assert_eq!(clock.now().as_nanos(), 2 * 3_600_000_000_000); // two waits, in no real time
+/// # Ok::<(), resilience_core::ConfigError>(())
+/// ```
 pub trait TimeSource: Send + Sync {
     /// The monotonic time; must never go backwards.
     fn now(&self) -> Instant;
@@ -217,6 +262,17 @@ impl Clock {
     /// nanoseconds out of order. Where the processor has no such counter, this is the system's monotonic clock.
     ///
     /// Its instants mean nothing to other clocks: give it to a pipeline and to its policies.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, RateLimiter};
+    ///
+    /// let clock = Clock::fast();
+    /// let limiter = RateLimiter::builder("cache").burst(2).clock(clock.clone()).build()?;
+    /// let before = clock.now();
+    /// assert!(limiter.try_acquire(2).is_ok());
+    /// assert!(clock.now() >= before);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[cfg(feature = "quanta")]
     #[cfg_attr(docsrs, doc(cfg(feature = "quanta")))]
     #[doc(alias = "tsc")]
@@ -266,6 +322,28 @@ impl Clock {
     }
 
     /// A clock driven by your own source of time.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use resilience_core::clock::{Clock, Instant, TimeSource};
+    ///
+    /// /// Time that stands still.
+    /// struct Frozen;
+    ///
+    /// impl TimeSource for Frozen {
+    ///     fn now(&self) -> Instant {
+    ///         Instant::from_nanos(42)
+    ///     }
+    ///     // ...
+    /// #     fn wall(&self) -> std::time::SystemTime { std::time::SystemTime::UNIX_EPOCH }
+    /// #     fn sleep_blocking(&self, _: std::time::Duration) {}
+    /// #     fn sleep_until(&self, _: Instant) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    /// #         Box::pin(std::future::pending())
+    /// #     }
+    /// }
+    ///
+    /// assert_eq!(Clock::custom(Arc::new(Frozen)).now().as_nanos(), 42);
+    /// ```
     pub fn custom(source: Arc<dyn TimeSource>) -> Self {
         Self(Source::Custom(source))
     }
@@ -287,6 +365,16 @@ impl Clock {
     }
 
     /// The monotonic time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Clock;
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let start = clock.now();
+    /// time.advance(Duration::from_millis(250));
+    /// assert_eq!(clock.now(), start + Duration::from_millis(250));
+    /// ```
     pub fn now(&self) -> Instant {
         match &self.0 {
             Source::System(reading) => reading.now(),
@@ -318,6 +406,15 @@ impl Clock {
     ///
     /// # Panics
     /// In a browser and in Node.js, where a thread can't be blocked, except on a custom clock that knows a way.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::ManualClock;
+    ///
+    /// let time = ManualClock::auto_advancing(); // a wait moves it to the wait's end
+    /// time.clock().sleep_blocking(Duration::from_secs(3600));
+    /// assert_eq!(time.elapsed(), Duration::from_secs(3600));
+    /// ```
     pub fn sleep_blocking(&self, duration: Duration) {
         match &self.0 {
             Source::System(_) => system::sleep_blocking(duration),
@@ -423,6 +520,33 @@ enum Waiting {
 }
 
 /// A future that completes when its deadline has come. Made by [`Clock::sleep`] and [`Clock::sleep_until`].
+///
+/// ```
+/// use std::pin::Pin;
+/// use std::task::{Context, Poll, Waker};
+/// use std::time::Duration;
+/// use resilience_core::Clock;
+/// use resilience_core::clock::Sleep;
+///
+/// /// A future of your own that gives up when its time is over.
+/// struct Patient {
+///     sleep: Sleep,
+/// }
+///
+/// impl Future for Patient {
+///     type Output = &'static str;
+///     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+///         Pin::new(&mut self.sleep).poll(cx).map(|()| "nobody came")
+///     }
+/// }
+///
+/// let (clock, time) = Clock::manual();
+/// let mut patient = Box::pin(Patient { sleep: clock.sleep(Duration::from_secs(5)) });
+/// let mut cx = Context::from_waker(Waker::noop());
+/// assert!(patient.as_mut().poll(&mut cx).is_pending());
+/// time.advance(Duration::from_secs(5));
+/// assert_eq!(patient.as_mut().poll(&mut cx), Poll::Ready("nobody came"));
+/// ```
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
@@ -431,6 +555,15 @@ pub struct Sleep {
 
 impl Sleep {
     /// When it completes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Clock;
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let sleep = clock.sleep(Duration::from_secs(5));
+    /// assert_eq!(sleep.deadline(), clock.now() + Duration::from_secs(5));
+    /// ```
     pub fn deadline(&self) -> Instant {
         self.deadline
     }

@@ -51,6 +51,29 @@ pub const MAX_TEXT_BYTES: usize = 2048;
 /// ```
 pub const MAX_CAUSES: usize = 8;
 /// A source chain that goes on for longer than this below the kept causes is not followed: it may never end.
+///
+/// ```
+/// use std::{error::Error, fmt};
+/// use resilience_core::context::{ErrorContext, MAX_CAUSES_COUNTED};
+/// use resilience_core::{Category, Class, Classify, Clock};
+///
+/// /// Its own cause, for ever.
+/// #[derive(Debug)]
+/// struct Circle;
+/// # impl fmt::Display for Circle {
+/// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("circle") }
+/// # }
+/// impl Error for Circle {
+///     fn source(&self) -> Option<&(dyn Error + 'static)> {
+///         Some(&Circle)
+///     }
+/// }
+/// # impl Classify for Circle {
+/// #     fn class(&self) -> Class { Class::of(Category::Internal) }
+/// # }
+/// let context = ErrorContext::new(&Clock::system(), "registry", "fetch", &Circle);
+/// assert_eq!(context.causes_dropped, MAX_CAUSES_COUNTED);
+/// ```
 pub const MAX_CAUSES_COUNTED: u32 = 64;
 /// The most details kept per context; further keys are refused and counted in `details_dropped`.
 ///

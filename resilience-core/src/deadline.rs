@@ -104,6 +104,19 @@ impl Deadline {
     }
 
     /// When it is.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{CallOptions, Clock, Deadline, Pipeline};
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let deadline = Deadline::after(&clock, Duration::from_secs(2));
+    /// let pipeline = Pipeline::builder("store").clock(clock).build()?;
+    /// let options = CallOptions::new().deadline(deadline.at()); // for this one call
+    /// let seen = pipeline.call_with(options, |attempt| Ok::<_, std::io::Error>(attempt.deadline));
+    /// assert_eq!(seen.unwrap(), Some(deadline.at()));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub const fn at(&self) -> Instant {
         self.at
     }
@@ -182,6 +195,23 @@ impl Deadline {
 
 pin_project! {
     /// Work under a deadline: made by [`Deadline::scope`].
+    ///
+    /// ```
+    /// use std::future::{Ready, ready};
+    /// use std::time::Duration;
+    /// use resilience_core::deadline::{Deadline, Scope};
+    /// use resilience_core::Clock;
+    ///
+    /// struct Request {
+    ///     answer: Scope<Ready<u16>>,
+    /// }
+    ///
+    /// let (clock, _time) = Clock::manual();
+    /// let request = Request { answer: Deadline::after(&clock, Duration::from_secs(2)).scope(ready(200)) };
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert_eq!(runtime.block_on(request.answer), 200);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[derive(Debug)]
     #[must_use = "futures do nothing unless awaited"]
     pub struct Scope<F> {

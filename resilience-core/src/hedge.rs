@@ -157,6 +157,15 @@ pub struct HedgeBuilder {
 impl HedgeBuilder {
     /// How long a run may take before the next one is started beside it; 0 starts all at once. At most 10 years;
     /// default 100 ms.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Hedge;
+    ///
+    /// let hedge = Hedge::builder().after(Duration::from_millis(20)).build()?;
+    /// assert_eq!(hedge.statistics().delay, Duration::from_millis(20));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use]
     #[doc(alias = "hedging_delay")]
     pub const fn after(mut self, delay: Duration) -> Self {
@@ -216,6 +225,24 @@ impl HedgeBuilder {
     }
 
     /// Where calls without a pipeline take the time from; a pipeline brings its own clock. Default: the system's clock.
+    ///
+    /// ```
+    /// use std::{future, io, time::Duration};
+    /// use resilience_core::{Hedge, ManualClock};
+    ///
+    /// let time = ManualClock::auto_advancing(); // a test need not wait
+    /// let hedge = Hedge::builder().after(Duration::from_secs(60)).clock(time.clock()).build()?;
+    /// let mut runs = 0;
+    /// let answer = hedge.call_async(|| {
+    ///     runs += 1;
+    ///     let hangs = runs == 1;
+    ///     async move { if hangs { future::pending().await } else { Ok::<_, io::Error>("the second run") } }
+    /// });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert_eq!(runtime.block_on(answer)?, "the second run");
+    /// assert_eq!(time.elapsed(), Duration::from_secs(60));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -223,6 +250,24 @@ impl HedgeBuilder {
     }
 
     /// Who hears of calls without a pipeline, under the pipeline name `hedge`. Default: nobody.
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+    /// use resilience_core::{Event, Hedge, Observers};
+    ///
+    /// let calls = Arc::new(AtomicU32::new(0));
+    /// let count = Arc::clone(&calls);
+    /// let observers = Observers::new().with(Arc::new(move |event: &Event<'_>| {
+    ///     if let Event::CallFinished { pipeline: "hedge", .. } = event {
+    ///         count.fetch_add(1, Ordering::Relaxed);
+    ///     }
+    /// }));
+    /// let hedge = Hedge::builder().observers(observers).build()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(hedge.call_async(|| async { Ok::<_, std::io::Error>(()) }))?;
+    /// assert_eq!(calls.load(Ordering::Relaxed), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;
@@ -233,6 +278,15 @@ impl HedgeBuilder {
     ///
     /// # Errors
     /// A [`ConfigError`] names the first value that cannot be used.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Hedge;
+    ///
+    /// assert!(Hedge::builder().after_percentile(0.95).build().is_ok());
+    /// let error = Hedge::builder().after_percentile(1.5).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "`hedge.after_percentile` is 1.5; allowed: more than 0 and less than 1");
+    /// ```
     pub fn build(self) -> Result<Hedge, ConfigError> {
         let Self { limits, budget, clock, observers } = self;
         limits.check()?;
@@ -276,6 +330,16 @@ impl Hedge {
     }
 
     /// What all calls together may add.
+    ///
+    /// ```
+    /// use resilience_core::{Clock, Hedge};
+    ///
+    /// let hedge = Hedge::builder().build()?;
+    /// let now = Clock::system().now();
+    /// let left = hedge.budget().map(|budget| budget.statistics(now).available);
+    /// assert_eq!(left, Some(10)); // its own: 1 per second, over 10 s
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn budget(&self) -> Option<&RetryBudget> {
         Some(&self.shared.budget)
     }
@@ -317,6 +381,24 @@ impl Hedge {
     }
 
     /// Its figures now.
+    ///
+    /// ```
+    /// use std::{future, io};
+    /// use resilience_core::{Hedge, ManualClock};
+    ///
+    /// let hedge = Hedge::builder().clock(ManualClock::auto_advancing().clock()).build()?;
+    /// let mut runs = 0;
+    /// let answer = hedge.call_async(|| {
+    ///     runs += 1;
+    ///     let hangs = runs == 1;
+    ///     async move { if hangs { future::pending().await } else { Ok::<_, io::Error>(()) } }
+    /// });
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// runtime.block_on(answer)?;
+    /// let statistics = hedge.statistics();
+    /// assert_eq!((statistics.started, statistics.won, statistics.refused), (1, 1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn statistics(&self) -> HedgeStatistics {
         // Relaxed: counters, nothing is published through them.
         HedgeStatistics {
@@ -331,6 +413,22 @@ impl Hedge {
     ///
     /// # Errors
     /// The operation's own error, once every run has failed.
+    ///
+    /// ```
+    /// use std::io;
+    /// use resilience_core::Hedge;
+    ///
+    /// async fn ask_replica(replica: usize) -> io::Result<usize> {
+    ///     Ok(replica)
+    /// }
+    ///
+    /// let hedge = Hedge::builder().build()?;
+    /// let mut replicas = (0..3).cycle(); // each run asks the next one
+    /// let answer = hedge.call_async(|| ask_replica(replicas.next().unwrap_or_default()));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert_eq!(runtime.block_on(answer)?, 0); // in time: no second run
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn call_async<T, E, F>(&self, operation: impl FnMut() -> F) -> Result<T, Error<E>>
     where
         E: Classify,

@@ -122,11 +122,32 @@ impl Registry {
     }
 
     /// The clock its policies go by.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::{Deadline, ManualClock, Observers, Registry};
+    ///
+    /// let time = ManualClock::new();
+    /// let registry = Registry::new(time.clock(), Observers::new());
+    /// let deadline = Deadline::after(registry.clock(), Duration::from_secs(2)); // one its pipelines understand
+    /// time.advance(Duration::from_secs(1));
+    /// assert_eq!(deadline.remaining(), Duration::from_secs(1));
+    /// ```
     pub const fn clock(&self) -> &Clock {
         &self.clock
     }
 
     /// Who hears of its policies.
+    ///
+    /// ```
+    /// use resilience_core::{Hedge, Registry};
+    ///
+    /// let registry = Registry::default();
+    /// assert!(registry.observers().is_empty());
+    /// let hedge = Hedge::builder().observers(registry.observers().clone()).build()?; // heard by the same ones
+    /// # drop(hedge);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub const fn observers(&self) -> &Observers {
         &self.observers
     }

@@ -42,13 +42,14 @@ use crate::wait;
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use resilience_core::Timeout;
+/// use resilience_core::{ManualClock, Timeout};
 ///
-/// let timeout = Timeout::new(Duration::from_millis(1))?;
+/// let time = ManualClock::auto_advancing(); // a test need not wait
+/// let timeout = Timeout::builder("search").limit(Duration::from_secs(2)).clock(time.clock()).build()?;
 /// let never = timeout.call_async(std::future::pending::<std::io::Result<()>>());
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 /// let error = runtime.block_on(never).unwrap_err();
-/// assert_eq!(error.to_string(), "no answer within 1ms");
+/// assert_eq!(error.to_string(), "no answer within 2s");
 /// # Ok(())
 /// # }
 /// ```
@@ -102,11 +103,27 @@ impl Timeout {
     }
 
     /// Its name.
+    ///
+    /// ```
+    /// use resilience_core::Timeout;
+    ///
+    /// assert_eq!(Timeout::builder("reports").build()?.name(), "reports");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn name(&self) -> &str {
         self.background.name()
     }
 
     /// How long an answer may take.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Timeout;
+    ///
+    /// let timeout = Timeout::builder("reports").limit(Duration::from_secs(2)).build()?;
+    /// assert_eq!(timeout.limit(), Duration::from_secs(2));
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub fn limit(&self) -> Duration {
         self.limit
     }

@@ -49,6 +49,15 @@ pub struct PipelineLayer<J = ByClass, O = Plain, C = Cloned> {
 }
 
 /// How the requests of further attempts are made: [`Cloned`], [`Once`], and closures from `&Request` to a copy or `None`.
+///
+/// ```
+/// use resilience_core::tower::{Cloned, CopyRequest, Once};
+///
+/// assert_eq!(Cloned.copy(&"search"), Some("search"));
+/// assert_eq!(Once.copy(&"search"), None);
+/// let small = |body: &Vec<u8>| (body.len() <= 1024).then(|| body.clone());
+/// assert!(small.can_copy(&vec![0; 10]) && !small.can_copy(&vec![0; 10_000]));
+/// ```
 pub trait CopyRequest<Request> {
     /// Whether `request` can be sent more than once.
     fn can_copy(&self, request: &Request) -> bool;
@@ -58,6 +67,13 @@ pub trait CopyRequest<Request> {
 }
 
 /// Each attempt sends a clone of the request.
+///
+/// ```
+/// use resilience_core::tower::{Cloned, CopyRequest};
+///
+/// assert!(Cloned.can_copy(&7));
+/// assert_eq!(Cloned.copy(&7), Some(7));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cloned;
 
@@ -74,6 +90,16 @@ impl<Request: Clone> CopyRequest<Request> for Cloned {
 }
 
 /// Each request is sent at most once.
+///
+/// ```
+/// use resilience_core::tower::{CopyRequest, Once};
+///
+/// struct Upload(Box<dyn std::io::Read>); // no clone
+///
+/// let upload = Upload(Box::new(&b"text"[..]));
+/// assert!(!Once.can_copy(&upload) && Once.copy(&upload).is_none());
+/// # drop(upload.0);
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Once;
 
@@ -98,12 +124,30 @@ impl<Request, F: Fn(&Request) -> Option<Request>> CopyRequest<Request> for F {
 }
 
 /// What a request brings with it, beside itself: closures from `&Request` to [`CallOptions`], and [`Plain`].
+///
+/// ```
+/// use resilience_core::tower::{Plain, RequestOptions};
+/// use resilience_core::{CallOptions, Idempotency};
+///
+/// let by_method = |method: &&str| match *method {
+///     "POST" => CallOptions::new().not_idempotent(),
+///     _ => CallOptions::new(),
+/// };
+/// assert_eq!(by_method.options(&"POST").idempotency, Idempotency::NotIdempotent);
+/// assert_eq!(Plain.options(&"POST").idempotency, Idempotency::Idempotent);
+/// ```
 pub trait RequestOptions<Request> {
     /// The options of the call that `request` is.
     fn options(&self, request: &Request) -> CallOptions<'static>;
 }
 
 /// Requests bring nothing special.
+///
+/// ```
+/// use resilience_core::tower::{Plain, RequestOptions};
+///
+/// assert_eq!(Plain.options(&"any request").permits, 1);
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain;
 
@@ -122,6 +166,21 @@ impl<Request, F: Fn(&Request) -> CallOptions<'static>> RequestOptions<Request> f
 
 impl PipelineLayer {
     /// A layer for services whose errors implement [`Classify`](crate::Classify).
+    ///
+    /// ```
+    /// use resilience_core::tower::PipelineLayer;
+    /// use resilience_core::{Pipeline, Retry};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let pipeline = Pipeline::builder("search").retry(Retry::default()).build()?;
+    /// let length = service_fn(|text: String| async move { Ok::<_, std::io::Error>(text.len()) });
+    /// let service = PipelineLayer::new(pipeline).layer(length);
+    /// assert_eq!(service.oneshot("four".to_owned()).await?, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn new(pipeline: Pipeline) -> Self {
         Self { pipeline, judge: ByClass, options: Plain, copies: Cloned }
     }
@@ -200,6 +259,24 @@ impl<J, O, C> PipelineLayer<J, O, C> {
     }
 
     /// The same for services whose errors do not: `classify` says what they mean.
+    ///
+    /// ```
+    /// use std::num::ParseIntError;
+    /// use resilience_core::tower::PipelineLayer;
+    /// use resilience_core::{Category, CircuitBreaker, Class, Pipeline};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let breaker = CircuitBreaker::builder("parser").consecutive_failures(1).build()?;
+    /// let pipeline = Pipeline::builder("parser").circuit_breaker(breaker.clone()).build()?;
+    /// let layer = PipelineLayer::new(pipeline).classified_by(|_: &ParseIntError| Class::of(Category::Validation));
+    /// let service = layer.layer(service_fn(|text: &'static str| async move { text.parse::<u32>() }));
+    /// assert!(service.oneshot("no number").await.is_err());
+    /// assert_eq!(breaker.statistics().ignored, 1); // the caller's mistake says nothing of the parser
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn classified_by<F>(self, classify: F) -> PipelineLayer<ByError<F>, O, C> {
         let Self { pipeline, judge: _, options, copies } = self;
         PipelineLayer { pipeline, judge: ByError(classify), options, copies }
@@ -239,6 +316,29 @@ impl<S, J: Clone, O: Clone, C: Clone> Layer<S> for PipelineLayer<J, O, C> {
 }
 
 /// A service behind a pipeline: made by [`PipelineLayer`].
+///
+/// ```
+/// use std::future::{Ready, ready};
+/// use std::io;
+/// use resilience_core::Pipeline;
+/// use resilience_core::tower::{PipelineLayer, PipelineService};
+/// use tower::util::{ServiceFn, service_fn};
+/// use tower::{Layer, ServiceExt};
+///
+/// type Double = ServiceFn<fn(u32) -> Ready<io::Result<u32>>>;
+///
+/// struct Backend {
+///     double: PipelineService<Double>,
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let layer = PipelineLayer::new(Pipeline::builder("double").build()?);
+/// let backend = Backend { double: layer.layer(service_fn(|n| ready(Ok(n * 2)))) };
+/// assert_eq!(backend.double.oneshot(21).await?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PipelineService<S, J = ByClass, O = Plain, C = Cloned> {
     inner: S,
@@ -250,6 +350,16 @@ pub struct PipelineService<S, J = ByClass, O = Plain, C = Cloned> {
 
 impl<S, J, O, C> PipelineService<S, J, O, C> {
     /// The service inside.
+    ///
+    /// ```
+    /// use resilience_core::Pipeline;
+    /// use resilience_core::tower::PipelineLayer;
+    /// use tower::Layer;
+    ///
+    /// let layer = PipelineLayer::new(Pipeline::builder("search").build()?);
+    /// assert_eq!(layer.layer("any service").inner(), &"any service");
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub const fn inner(&self) -> &S {
         &self.inner
     }
@@ -284,6 +394,25 @@ where
 
 pin_project! {
     /// The response of a [`PipelineService`]. Dropping it cancels the call and gives every permit back.
+    ///
+    /// ```
+    /// use std::pin::pin;
+    /// use std::task::{Context, Waker};
+    /// use resilience_core::tower::PipelineLayer;
+    /// use resilience_core::{Bulkhead, Pipeline};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// let bulkhead = Bulkhead::builder("search").max_concurrent(1).build()?;
+    /// let layer = PipelineLayer::new(Pipeline::builder("search").bulkhead(bulkhead.clone()).build()?);
+    /// let mut service = layer.layer(service_fn(|()| std::future::pending::<std::io::Result<()>>()));
+    /// {
+    ///     let mut response = pin!(service.call(()));
+    ///     assert!(response.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    ///     assert!(bulkhead.try_acquire().is_err());
+    /// }
+    /// assert!(bulkhead.try_acquire().is_ok()); // it was dropped, and what it held is free
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     #[must_use = "futures do nothing unless awaited"]
     pub struct ResponseFuture<S, Request, J, C = Cloned>
     where

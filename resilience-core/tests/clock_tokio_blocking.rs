@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use resilience_core::{Background, Bulkhead, Clock, Error, Pipeline, Reason, Retry, Timeout};
 
-const SHORT: Duration = Duration::from_millis(5);
+/// Over as good as at once by the system's clock; tokio's would never get there, with its thread blocked.
+const SHORT: Duration = Duration::from_nanos(1);
 
 /// Runs `test` on the only thread of a runtime, whose time is paused or not.
 fn in_runtimes(test: impl Fn()) {
@@ -61,7 +62,7 @@ fn a_wait_for_room_comes_to_its_end() {
 }
 
 #[test]
-fn a_retry_pauses_for_real_and_goes_on() {
+fn a_retry_comes_back_from_its_pauses() {
     in_runtimes(|| {
         let retry = Retry::builder().backoff(resilience_core::Backoff::fixed(SHORT)).build().unwrap();
         let pipeline = Pipeline::builder("p").retry(retry).clock(Clock::tokio()).build().unwrap();

@@ -6,7 +6,6 @@
 mod build;
 mod callgrind;
 mod figures;
-mod machine;
 mod plot;
 mod table;
 
@@ -18,7 +17,7 @@ use std::time::Duration;
 
 use self::build::Built;
 use self::figures::{Criterion, Growth, Measured, Report, Verdict as Judgement};
-use self::machine::Machine;
+use crate::machine::Machine;
 use crate::steps::{self, Bench, Step, Summary, Verdict};
 use crate::tools::Component;
 use crate::workspace::{Package, Workspace};

@@ -1,12 +1,15 @@
-//! `cargo xtask ci`: what a change must pass besides its tests: format, lints over every feature set, docs, generated
-//! files, the browser, minimum Rust version, licences, and that no file names a place on somebody's machine.
+//! `cargo xtask ci`: what a change must pass besides its tests: format, lints over every feature set, docs and their
+//! examples, generated files, the browser, minimum Rust version, licences, that no file names a place on somebody's machine,
+//! and that nothing in the core waits for real time.
 //!
 //! Each check says in its row what it found; checks that can't be made here are counted as skipped, loudly.
 
+mod examples;
 mod links;
 mod msrv;
 mod places;
 mod rustup;
+mod sleeps;
 mod wasm;
 
 use std::process::Command;
@@ -69,6 +72,7 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
         Step::new("generated", "generated files are fresh", |_| generated(workspace)),
         Step::new("places", "no file names a place on a machine", |_| places::check(workspace)),
         Step::new("links", "links in the documentation lead somewhere", |_| links::check(workspace)),
+        Step::new("sleeps", "nothing in the core waits for real time", |_| sleeps::check(workspace)),
         Step::new("msrv", "minimum Rust version is stated and kept", |_| msrv::check(workspace)),
         Step::new("licenses", "licences, bans, sources", |bench| licenses(workspace, bench)),
         Step::new("advisories", "security advisories", |bench| advisories(workspace, bench)),
@@ -96,6 +100,10 @@ fn plan<'a>(workspace: &'a Workspace, packages: &'a [String]) -> Vec<Step<'a>> {
         let mut command = cargo(workspace, &["doc", "--workspace", "--no-deps", "--all-features"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         steps.push(Step::command("doc", "documentation", command, LIMIT));
+    }
+    for package in workspace.libraries().filter(chosen) {
+        let name = format!("examples {}", package.name);
+        steps.push(Step::new("examples", name, |bench| examples::check(workspace, bench, package)));
     }
     if packages.is_empty() || packages.iter().any(|package| package == wasm::PACKAGE) {
         steps.push(Step::new("wasm", "the core builds for the browser", |bench| wasm::build(workspace, bench)));

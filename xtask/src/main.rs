@@ -8,11 +8,14 @@ mod ci;
 mod codegen;
 #[cfg(feature = "drill")]
 mod drill;
+mod machine;
+mod page;
 mod process;
 mod prove;
 mod steps;
 mod test;
 mod tools;
+mod torture;
 mod ui;
 mod workspace;
 
@@ -46,11 +49,17 @@ enum Verb {
     Prove(prove::Args),
     /// Run every test there is, with its own set-up: suites, models, drill, report in a browser.
     Test(test::Args),
+    /// Do the same cruel thing many times (audit: SIGKILL to a loaded writer) and tell what was lost.
+    Torture(torture::Args),
 }
 
 /// The verbs' groups, for the list.
-const GROUPS: &[(&str, &[&str])] =
-    &[("run", &["drill"]), ("measure", &["bench"]), ("check", &["ci", "prove", "test"]), ("generate", &["codegen"])];
+const GROUPS: &[(&str, &[&str])] = &[
+    ("run", &["drill"]),
+    ("measure", &["bench"]),
+    ("check", &["ci", "prove", "test", "torture"]),
+    ("generate", &["codegen"]),
+];
 
 /// Why a workflow could not do its work (as opposed to doing it and finding something wrong).
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +114,7 @@ fn main() -> ExitCode {
         Some(Verb::Drill(args)) => drill::run(args),
         Some(Verb::Prove(args)) => prove::run(args),
         Some(Verb::Test(args)) => test::run(args),
+        Some(Verb::Torture(args)) => torture::run(args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ use crate::Stop;
 use crate::process::Ended;
 use crate::steps::{self, Bench, Counts, Step, Verdict};
 use crate::tools::Component;
+use crate::torture;
 use crate::workspace::{Package, Workspace};
 
 /// Building and running one crate's tests on a cold machine with two cores takes a fraction of this.
@@ -24,6 +25,8 @@ const DRILL_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// Guards that `cargo xtask drill --break <guard>` breaks on purpose; each such drill must notice and exit with 1.
 const BREAKS: &[&str] = &["ast", "audit", "health", "lsp", "protocol", "registry", "shutdown"];
+/// How often the audit log's writer is killed; `cargo xtask torture audit --cycles N` does it more often.
+const KILLS: u64 = 200;
 /// The seed of the end-to-end drill: any would do, a fixed one makes a failure repeatable.
 const SEED: &str = "1";
 
@@ -97,6 +100,7 @@ fn plan<'a>(workspace: &'a Workspace, args: &'a Args) -> Vec<Step<'a>> {
     own.args(["test", "--no-fail-fast", "--package", "xtask"]);
     steps.push(suite("suites", "xtask", own));
     steps.extend(loom_models(workspace));
+    steps.push(torture::audit(workspace, KILLS, 1, false));
     // Compiles the peers, two minutes on two cores: what promises no allocation is checked beside them, and they go on
     // doing the rows' work.
     let mut bench = workspace.cargo();

@@ -48,6 +48,7 @@ fn alone_it_lists_the_verbs() {
           ci        Check format, lints over all feature sets, docs, generated files, minimum Rust version and licences
           prove     Show what the core claims: models, properties, a simulated fleet, fuzzing, Miri; on request, mutants
           test      Run every test there is, with its own set-up: suites, models, drill, report in a browser
+          torture   Do the same cruel thing many times (audit: SIGKILL to a loaded writer) and tell what was lost
 
         generate
           codegen   Generate constants and reference pages from docs/catalog (--check: only say what is stale)
@@ -62,7 +63,7 @@ fn wrong_use_is_answered_in_one_line_with_exit_code_2() {
         words(&output.stderr)
     };
     insta::assert_snapshot!(answer(&["tset"]), @"error: there is no verb `tset`; `cargo xtask` lists them");
-    insta::assert_snapshot!(answer(&["ci", "--only", "fmt,clipy"]), @"error: --only clipy: no such group; allowed: fmt, generated, places, links, msrv, licenses, advisories, clippy, doc, wasm, msrv-build");
+    insta::assert_snapshot!(answer(&["ci", "--only", "fmt,clipy"]), @"error: --only clipy: no such group; allowed: fmt, generated, places, links, sleeps, msrv, licenses, advisories, clippy, doc, examples, wasm, msrv-build");
     let line = answer(&["test", "--only", "suite"]);
     assert!(line.starts_with("error: --only suite: no such group; allowed: report, suites, "), "{line}");
     let line = answer(&["test", "--package", "serde"]);

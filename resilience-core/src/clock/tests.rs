@@ -2,8 +2,8 @@
 
 use super::manual::MANUAL_ORIGIN;
 use super::*;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::task::{Wake, Waker};
 
 #[derive(Default)]
@@ -13,6 +13,16 @@ impl Wake for Count {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+/// Tells what time it is when it is woken.
+struct Tell(mpsc::Sender<Instant>, Clock);
+impl Wake for Tell {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(self.1.now());
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 #[test]
 fn a_sleep_on_a_manual_clock_is_woken_when_its_time_comes_and_not_before() {
@@ -149,19 +159,69 @@ fn a_step_of_the_wall_clock_does_not_touch_monotonic_time() {
 
 #[test]
 fn the_system_clock_wakes_async_sleepers_without_a_runtime() {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
+    let clock = Clock::system();
+    let mut noop = Context::from_waker(Waker::noop());
+    // The thread waits for this one when it hears of another that is due.
+    let mut long = Box::pin(clock.sleep(HOUR));
+    assert!(long.as_mut().poll(&mut noop).is_pending());
+    let (tell, told) = mpsc::channel();
+    clock.timers().register(clock.now(), None, &Waker::from(Arc::new(Tell(tell, clock.clone()))));
+    assert!(told.recv().unwrap() <= clock.now());
+    assert!(long.as_mut().poll(&mut noop).is_pending());
+}
+
+#[test]
+fn the_thread_that_serves_timers_wakes_each_when_it_is_due_and_not_before() {
+    /// Goes on by a nanosecond whenever it is looked at, so that every wait for it is one of nanoseconds.
+    #[derive(Default)]
+    struct Ticking(AtomicU64);
+    impl TimeSource for Ticking {
+        fn now(&self) -> Instant {
+            Instant(self.0.fetch_add(1, Ordering::SeqCst))
+        }
+        fn wall(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+        fn sleep_blocking(&self, _: Duration) {
+            unreachable!("nobody asks it to")
+        }
+        fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            unreachable!("nobody asks it to")
         }
     }
-    let clock = Clock::system();
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    let start = clock.now();
-    let mut sleep = Box::pin(clock.sleep(Duration::from_millis(2)));
-    while sleep.as_mut().poll(&mut cx).is_pending() {
-        std::thread::park();
+    let clock = Clock::custom(Arc::new(Ticking::default()));
+    let timers: &'static Timers = Box::leak(Box::default());
+    let (tell, told) = mpsc::channel();
+    let due = [50, 20, 20].map(Instant);
+    for due in due {
+        timers.register(due, None, &Waker::from(Arc::new(Tell(tell.clone(), clock.clone()))));
     }
-    assert!(clock.now() >= start + Duration::from_millis(2));
+    // Serves for ever, as that of the system's clock does.
+    std::thread::spawn(move || timers.serve(&clock));
+    let woken: Vec<Instant> = told.iter().take(due.len()).collect();
+    assert!(woken[0] >= due[1] && woken[1] >= due[2] && woken[2] >= due[0], "{woken:?}");
+    assert!(woken[1] < due[0], "{woken:?}");
+    // And one that comes while there is nothing to wait for.
+    timers.register(Instant(0), None, &Waker::from(Arc::new(Tell(tell, Clock::system()))));
+    assert!(told.recv().is_ok());
+}
+
+/// A sleep on a clock that the system's timers serve ends when it would on the system's clock itself.
+#[cfg(any(feature = "quanta", feature = "tokio"))]
+#[test]
+fn sleeps_on_other_readings_of_time_are_due_by_the_systems() {
+    let clocks = [
+        #[cfg(feature = "quanta")]
+        Clock::fast(),
+        #[cfg(feature = "tokio")]
+        Clock::tokio(),
+    ];
+    for clock in clocks {
+        let sleep = clock.sleep(HOUR);
+        let Waiting::Timers { due, .. } = &sleep.inner else { panic!("{clock:?}: somebody else's sleep") };
+        let off = due.saturating_duration_since(system::now() + HOUR);
+        let early = (system::now() + HOUR).saturating_duration_since(*due);
+        // A runtime starts a day into its time line, and the counter somewhere.
+        assert!(off < HOUR / 2 && early < HOUR / 2, "{clock:?}: {off:?} late, {early:?} early");
+    }
 }

@@ -359,7 +359,9 @@ pub(super) fn object<const N: usize>(description: &str, fields: [(&str, Value); 
     described(schema, description)
 }
 
+/// The schema with what its documentation says, up to the example: that is Rust's.
 pub(super) fn described(mut schema: Value, description: &str) -> Value {
+    let description = description.split("```").next().unwrap_or(description);
     if let Value::Table(entries) = &mut schema {
         entries.insert("description".to_owned(), description.trim().into());
     }

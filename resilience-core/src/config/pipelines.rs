@@ -11,6 +11,15 @@ use super::value::Value;
 
 settings! {
     /// A pipeline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::config::{PipelineConfig, Step};
+    ///
+    /// let config: PipelineConfig = toml::from_str(r#"steps = [{ timeout = "2s" }, { retry = "store" }]"#)?;
+    /// assert_eq!(config.steps, [Step::Timeout(Duration::from_secs(2)), Step::Retry("store".to_owned())]);
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     pub struct PipelineConfig {
         /// The policies from the outside in, by name: what stands before the retry sees the call once, what stands after it every attempt.
         pub steps: Vec<Step> = Steps;
@@ -21,6 +30,22 @@ through_serde!(PipelineConfig);
 
 /// One step of a pipeline, under the name of the builder's method: `{ timeout = "2s" }`, `{ retry = "store" }`,
 /// `{ rate_limiter = "search", max_wait = "1s" }`.
+///
+/// ```
+/// use std::time::Duration;
+/// use resilience_core::Registry;
+/// use resilience_core::config::{PipelineConfig, ResilienceConfig, Step};
+///
+/// let mut search = PipelineConfig::default();
+/// search.steps.push(Step::Timeout(Duration::from_secs(2)));
+/// search.steps.push(Step::RateLimiter { name: "search".to_owned(), max_wait: Some(Duration::from_secs(1)) });
+///
+/// let mut config: ResilienceConfig = toml::from_str("[limiters.search]\nrate = '500/min'")?;
+/// config.pipelines.insert("search".to_owned(), search);
+/// let pipeline: resilience_core::Pipeline = Registry::from_config(&config)?.get("search")?;
+/// assert_eq!(pipeline.call(|| Ok::<_, std::io::Error>("found")).unwrap(), "found");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {

@@ -21,6 +21,23 @@ const FROM_1: Whole = Whole { min: 1, max: u32::MAX };
 
 settings! {
     /// A circuit breaker. It opens after failures in a row, or by a failure rate over a window of calls or of time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::Backoff;
+    /// use resilience_core::config::BreakerConfig;
+    ///
+    /// let config: BreakerConfig = toml::from_str(r#"
+    ///     failure_rate = "50%"
+    ///     window_calls = 100
+    ///     open_for = "30s"
+    /// "#)?;
+    /// assert_eq!((config.failure_rate, config.window_calls), (Some(0.5), Some(100)));
+    /// assert_eq!(config.open_for, Some(Backoff::fixed(Duration::from_secs(30))));
+    /// assert_eq!(config.half_open_permits, None); // left to the builder
+    /// assert!(toml::from_str::<BreakerConfig>("window_calls = 0").is_err());
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     pub struct BreakerConfig {
         /// Opens after this many failures in a row: from 1; 5 when nothing else is said.
         pub consecutive_failures: Option<u32> = Maybe(FROM_1);
@@ -57,6 +74,21 @@ settings! {
 
 settings! {
     /// A rate limiter; with `max_keys`, one with a limit for each key.
+    ///
+    /// ```
+    /// use resilience_core::{RateLimiter, Registry};
+    /// use resilience_core::config::{LimiterConfig, ResilienceConfig, units};
+    ///
+    /// let mut search = LimiterConfig::default();
+    /// search.rate = Some(units::rate("rate", "500/min")?);
+    /// search.burst = Some(20);
+    ///
+    /// let mut config = ResilienceConfig::default();
+    /// config.limiters.insert("search".to_owned(), search);
+    /// let limiter: RateLimiter = Registry::from_config(&config)?.get("search")?;
+    /// assert_eq!(limiter.statistics().available, 20);
+    /// # Ok::<(), resilience_core::ConfigError>(())
+    /// ```
     pub struct LimiterConfig {
         /// How many permits come back in which time, as "500/min": from 1, in at most 10 years; default 100 per 60 s.
         pub rate: Option<Rate> = Maybe(Rates);
@@ -73,6 +105,15 @@ settings! {
 
 settings! {
     /// A bulkhead.
+    ///
+    /// ```
+    /// use resilience_core::config::BulkheadConfig;
+    ///
+    /// let config: BulkheadConfig = toml::from_str("max_concurrent = 8\nmax_waiting = 0")?;
+    /// assert_eq!((config.max_concurrent, config.max_waiting), (Some(8), Some(0)));
+    /// assert!(toml::from_str::<BulkheadConfig>("max_concurent = 8").is_err()); // no such field
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     pub struct BulkheadConfig {
         /// How many can be inside at once: from 1; default 25.
         pub max_concurrent: Option<u32> = Maybe(FROM_1);
@@ -83,6 +124,15 @@ settings! {
 
 settings! {
     /// A load shedder.
+    ///
+    /// ```
+    /// use resilience_core::Priority;
+    /// use resilience_core::config::LoadShedderConfig;
+    ///
+    /// let config: LoadShedderConfig = toml::from_str("max_concurrent = 200\nshare = { low = '40%', normal = 0.9 }")?;
+    /// assert_eq!((config.share[&Priority::Low], config.share[&Priority::Normal]), (0.4, 0.9));
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     pub struct LoadShedderConfig {
         /// How many calls can be in flight at once: from 1; default 100.
         pub max_concurrent: Option<u32> = Maybe(FROM_1);
@@ -93,6 +143,16 @@ settings! {
 
 settings! {
     /// A hedge, for async calls that may run twice.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::config::HedgeConfig;
+    ///
+    /// let config: HedgeConfig = toml::from_str("after = '50ms'\nafter_percentile = '95%'\nbudget = 'search'")?;
+    /// assert_eq!((config.after, config.after_percentile), (Some(Duration::from_millis(50)), Some(0.95)));
+    /// assert_eq!(config.budget.as_deref(), Some("search"));
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     pub struct HedgeConfig {
         /// How long a run may take before the next one is started beside it: 0 to 10 years; default 100 ms.
         pub after: Option<Duration> = Maybe(ANY_SPAN);
@@ -107,6 +167,22 @@ settings! {
 
 settings! {
     /// A retry.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::config::RetryConfig;
+    /// use resilience_core::{Backoff, Jitter};
+    ///
+    /// let config: RetryConfig = toml::from_str(r#"
+    ///     max_attempts = 4
+    ///     backoff = { kind = "exponential", initial = "100ms", base = 2.0, cap = "5s" }
+    ///     jitter = "full"
+    /// "#)?;
+    /// assert_eq!((config.max_attempts, config.jitter), (Some(4), Some(Jitter::Full)));
+    /// let grows = Backoff::exponential(Duration::from_millis(100), 2.0, Duration::from_secs(5));
+    /// assert_eq!(config.backoff, Some(grows));
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     pub struct RetryConfig {
         /// How often the operation may be tried in all: from 1; default 3.
         pub max_attempts: Option<u32> = Maybe(FROM_1);
@@ -127,6 +203,16 @@ settings! {
 
 settings! {
     /// A retry budget.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use resilience_core::config::RetryBudgetConfig;
+    ///
+    /// let config: RetryBudgetConfig = toml::from_str("ratio = 0.1\nwindow = '30s'")?;
+    /// assert_eq!((config.ratio, config.window), (Some(0.1), Some(Duration::from_secs(30))));
+    /// assert!(toml::from_str::<RetryBudgetConfig>("window = '5min'").is_err()); // at most 60 s
+    /// # Ok::<(), toml::de::Error>(())
+    /// ```
     pub struct RetryBudgetConfig {
         /// Retries per call: 0 to 1000; default 0.2.
         pub ratio: Option<f64> = Maybe(Number { max: 1_000.0, ..SPREAD });

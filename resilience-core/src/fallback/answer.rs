@@ -274,6 +274,24 @@ opaque_debug!(FromFn, TryFromFn, FromAsyncFn, TryFromAsyncFn);
 
 pin_project! {
     /// A future whose output cannot be an error, as one whose output could be.
+    ///
+    /// ```
+    /// use std::future::{Ready, ready};
+    /// use std::io;
+    /// use resilience_core::Fallback;
+    /// use resilience_core::fallback::{Answer, FromAsyncFn, Infallibly};
+    ///
+    /// type Cached = fn(&io::Error) -> Ready<u32>;
+    /// /// What an answer from an async function is while it is under way.
+    /// type Answering = <FromAsyncFn<Cached> as Answer<u32, io::Error>>::Answering;
+    /// let same: Option<Infallibly<Ready<u32>>> = None::<Answering>;
+    /// # assert!(same.is_none());
+    ///
+    /// let cached: Fallback<FromAsyncFn<Cached>> = Fallback::from_async_fn(|_| ready(7));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// assert_eq!(runtime.block_on(cached.call_async(|| async { Err(io::Error::other("down")) }))?, 7);
+    /// # Ok::<(), io::Error>(())
+    /// ```
     #[derive(Debug)]
     #[must_use = "futures do nothing unless awaited"]
     pub struct Infallibly<F> {

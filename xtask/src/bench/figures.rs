@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::Machine;
+use crate::machine::Machine;
 
 /// Whose cases are ours; variants of it add a comma and words.
 pub(super) const OURS: &str = "resilience-core";

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::figures::{Case, Growth, Judged, Report, Row, Verdict, figure};
-use super::machine::Machine;
+use crate::machine::Machine;
 
 /// Nothing was measured.
 const NONE: &str = "–";

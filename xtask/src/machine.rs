@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 use crate::workspace::Workspace;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// As its maker calls the processor.
-    pub(super) processor: String,
+    pub(crate) processor: String,
     /// How many threads run at once.
-    pub(super) processors: u32,
-    pub(super) system: String,
-    pub(super) toolchain: String,
+    pub(crate) processors: u32,
+    pub(crate) system: String,
+    pub(crate) toolchain: String,
     /// Of the sources that were measured; `+` when they had changes that aren't committed.
-    pub(super) commit: String,
+    pub(crate) commit: String,
     /// Year, month, day.
-    pub(super) date: String,
+    pub(crate) date: String,
     /// How many programs wanted a processor in the minute before: more than a few, and times are noisy.
-    pub(super) load: f64,
+    pub(crate) load: f64,
 }
 
 impl Machine {
     /// This one, now.
-    pub(super) fn here(workspace: &Workspace) -> Self {
+    pub(crate) fn here(workspace: &Workspace) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let info = read("/proc/cpuinfo");
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -49,7 +49,7 @@ impl Machine {
     }
 
     /// For people, in one line.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { processor, processors, system, toolchain, commit, date, load } = self;
         format!(
             "{date}, commit {commit}, {processor}, {processors} processors, {system}, {toolchain}, load {load:.1} at the start"
@@ -57,12 +57,12 @@ impl Machine {
     }
 
     /// Whether more programs wanted to run than there are processors.
-    pub(super) fn was_busy(&self) -> bool {
+    pub(crate) fn was_busy(&self) -> bool {
         self.load > f64::from(self.processors)
     }
 
     #[cfg(test)]
-    pub(super) fn example() -> Self {
+    pub(crate) fn example() -> Self {
         Self {
             processor: "Some Processor".into(),
             processors: 2,
