@@ -167,6 +167,38 @@ fn every_flipped_bit_of_a_file_of_leaf_hashes_is_found_at_its_record() {
     }
 }
 
+/// Changes a byte of the subtrees in a `.leaves` file, and its checksum with it.
+fn forge(disk: &Disk, path: &Path, at: impl FnOnce(usize, usize) -> usize) {
+    disk.edit(path, |bytes| {
+        let footer = bytes.len() - 64;
+        let count = u64::from_le_bytes(bytes[footer + 40..][..8].try_into().unwrap());
+        let subtrees = usize::try_from(count).unwrap() * 32;
+        bytes[at(subtrees, footer)] ^= 1;
+        let checksum = crc32c::crc32c(&bytes[subtrees..footer + 60]);
+        bytes[footer + 60..].copy_from_slice(&checksum.to_le_bytes());
+    });
+}
+
+#[test]
+fn forged_subtrees_with_a_right_checksum_are_found_and_those_before_a_segment_are_made_again() {
+    let keys = [key("example.com/a")];
+    let (disk, _, _) = sample(&keys);
+    let path = of_kind(&disk, ".leaves")[1].clone();
+    let sound = content(&disk, &path);
+    // The first subtree is one before the segment, the last one of the segment's own.
+    forge(&disk, &path, |subtrees, _| subtrees);
+    let report = verify(&disk, &public(&keys), &[]);
+    assert!(matches!(kind(&report), ProblemKind::Leaves(what) if what.contains("before")), "{report}");
+    assert_eq!(report.log.problem.as_ref().unwrap().segment, path);
+    assert_eq!(LogTree::open_in(&disk.storage(), DIR).unwrap().seal().unwrap(), 1);
+    assert!(content(&disk, &path) == sound);
+
+    forge(&disk, &path, |_, footer| footer - 1);
+    let report = verify(&disk, &public(&keys), &[]);
+    assert!(matches!(kind(&report), ProblemKind::Leaves(what) if what.contains("subtrees")), "{report}");
+    assert_eq!(report.log.problem.unwrap().segment, path);
+}
+
 #[test]
 fn a_log_cut_behind_a_checkpoint_is_found_and_not_opened() {
     let keys = [key("example.com/a")];
@@ -365,6 +397,8 @@ fn a_removed_record_is_still_proven_by_its_anchor() {
     assert_eq!(proof.verify_anchor(anchors[1], &public(&keys)).unwrap().size, 20);
     let wrong = proof.verify_anchor(anchors[2], &public(&keys)).unwrap_err();
     assert!(matches!(wrong, ProofError::NotIncluded { sequence: 3 }), "{wrong}");
+    let moved = Anchor { sequence: 3, ..anchors[1] };
+    assert!(proof.verify_anchor(moved, &public(&keys)).is_err(), "the right hash under another number");
     assert_eq!(whole.verify(&public(&keys)).unwrap().record.resource(), "2", "proofs made before hold as well");
     let later = prove_in(&disk.storage(), DIR, 15, &public(&keys)).unwrap();
     assert_eq!(later.verify(&public(&keys)).unwrap().record.resource(), "15");
