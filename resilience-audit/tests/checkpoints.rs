@@ -116,6 +116,13 @@ fn a_checkpoint_has_the_three_lines_and_a_time_and_is_read_as_it_was_written() {
         let read = Checkpoint::open(made.as_str().as_bytes(), std::slice::from_ref(&key)).unwrap();
         assert_eq!((read.size, read.root, read.time, read.signed_by), (1, made.root, made.time, vec![key]));
     }
+    // One right signature does not make up for a wrong one of another known key.
+    let (head, last) = made.as_str().trim_end().rsplit_once(' ').unwrap();
+    let changed = if last.as_bytes()[40] == b'A' { "B" } else { "A" };
+    let forged = format!("{head} {}{changed}{}\n", &last[..40], &last[41..]);
+    let refused = Checkpoint::open(forged.as_bytes(), &public(&keys)).unwrap_err();
+    assert!(matches!(&refused, CheckpointError::Signature { key } if key.starts_with("example.com/b+")), "{refused}");
+    assert_eq!(Checkpoint::open(forged.as_bytes(), &public(&keys[..1])).unwrap().signed_by, public(&keys[..1]));
     let third = self::key("example.com/witness");
     let cosigned = made.cosign(&third).cosign(&third);
     let read = Checkpoint::open(cosigned.as_str().as_bytes(), &[third.verifying_key()]).unwrap();
