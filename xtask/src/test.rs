@@ -1,7 +1,7 @@
 //! `cargo xtask test`: sets itself up, then runs every test there is: each library alone without and with all its
-//! features and its examples, this crate, loom models, the benchmarks for a moment, the drill end to end, its report in a
-//! real browser, and drills with a guard broken on purpose, which must fail. Counts are taken from what ran; the last line
-//! is the sum.
+//! features and its examples, this crate, loom models, an audit log whose writer is killed, the benchmarks for a moment, the
+//! drill end to end, its report in a real browser, and drills with a guard broken on purpose, which must fail. Counts are
+//! taken from what ran; the last line is the sum.
 
 mod browser;
 mod libtest;

@@ -1,6 +1,6 @@
-//! `parsercraft-guard audit`: read, prove, export and look after an audit log.
-//! One module per verb; the library does the work, these read arguments and print. Reading verbs take no lock and never
-//! write to the log.
+//! `parsercraft-guard audit`: read, verify, count and export an audit log.
+//! One module per verb; the library does the work, these read arguments and print. No verb takes a lock or writes to the
+//! log.
 
 mod export;
 mod filter;
